@@ -165,6 +165,11 @@ class EnvConfig(Protocol):
     name: str
     num_envs: int
 
+    @property
+    def world(self) -> str:
+        """What runs are named after: pong, cartpole-v1, ..."""
+        ...
+
     def make(self, *, render: bool = False) -> Env:
         """Build `num_envs` envs; with `render`, such that env 0 can be drawn."""
         ...
@@ -209,8 +214,9 @@ class AgentConfig(Protocol):
 
     name: str
 
-    def make(self, spec: Spec, seed: int) -> Agent:
-        """Build the agent. Raises Mistake where it cannot play an env with this spec."""
+    def make(self, spec: Spec, seed: int, *, learns: bool = True) -> Agent:
+        """Build the agent; without `learns`, one that only plays and needs no memory of its past.
+        Raises Mistake where it cannot play an env with this spec."""
         ...
 
 

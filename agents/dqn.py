@@ -1,0 +1,230 @@
+"""Deep Q-learning (Mnih et al. 2015), with the parts of Rainbow (Hessel et al. 2018) that pay for
+themselves as switches: double (van Hasselt et al. 2016), dueling (Wang et al. 2016), n-step
+returns (Sutton 1988), prioritized replay (Schaul et al. 2016). Adam instead of RMSProp."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import numpy as np
+
+from rlplay.core import Agent, Decision, Mistake, NonFinite, Range, Spec, State, Step, Trajectory
+from rlplay.schedule import Linear
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlplay.nets import encoders, hardware
+from rlplay.nets.heads import QHead
+from rlplay.nets.optimize import Optimizer
+from rlplay.replay import Replay
+from rlplay.targets import q_target
+
+
+@dataclass(frozen=True)
+class Config:
+    name: Literal["dqn"] = "dqn"
+    encoder: encoders.Config = field(default_factory=encoders.Config)
+    """The network from observation to features."""
+    hidden: Annotated[int, Range(0)] = 512
+    """Width of the layer between features and action values; 0 for none."""
+    learning_rate: Annotated[float, Range(0, 1)] = 1e-4
+    """Step size of Adam. Mnih et al. 2015: 2.5e-4 with RMSProp."""
+    adam_eps: Annotated[float, Range(0, 1)] = 1.5e-4
+    """Adam's epsilon. Hessel et al. 2018: 1.5e-4."""
+    max_grad_norm: Annotated[float, Range(0)] = 10.0
+    """The gradient's norm is clipped to this."""
+    discount: Annotated[float, Range(0, 1)] = 0.99
+    """What a reward one step later is worth."""
+    batch_size: Annotated[int, Range(1)] = 32
+    """Transitions in one update."""
+    steps_per_update: Annotated[int, Range(1)] = 4
+    """Agent steps between two updates."""
+    target_every: Annotated[int, Range(1)] = 10_000
+    """Agent steps between two copies of the network to the target network. Mnih et al. 2015:
+    40,000, which are 10,000 updates."""
+    learning_starts: Annotated[int, Range(1)] = 50_000
+    """Moments in memory before the first update. Until then the agent acts as explored."""
+    replay_size: Annotated[int, Range(1)] = 1_000_000
+    """Moments that the memory holds."""
+    epsilon_start: Annotated[float, Range(0, 1)] = 1.0
+    """Share of random actions at first."""
+    epsilon_end: Annotated[float, Range(0, 1)] = 0.1
+    """Share of random actions after `epsilon_steps`."""
+    epsilon_steps: Annotated[int, Range(1)] = 1_000_000
+    """Agent steps over which the share of random actions falls."""
+    double: bool = False
+    """Choose the next action by the online network, value it by the target network."""
+    dueling: bool = False
+    """Separate streams for the value of the state and the advantages of the actions."""
+    num_steps: Annotated[int, Range(1, 100)] = 1
+    """Rewards summed before the bootstrap (n-step returns)."""
+    prioritized: bool = False
+    """Replay what surprised more often."""
+    priority_exponent: Annotated[float, Range(0, 1)] = 0.5
+    """How much more often; 0 is uniform."""
+    priority_beta: Annotated[float, Range(0, 1)] = 0.4
+    """How far importance weights correct for it."""
+    device: hardware.DeviceName = "auto"
+    """auto is CUDA where there is one."""
+    precision: hardware.PrecisionName = "auto"
+    """auto is bfloat16 for pictures where the processor has it in hardware."""
+
+    def make(self, spec: Spec, seed: int, *, learns: bool = True) -> DQN:
+        """Build the agent. Raises Mistake for continuous actions, for several players, and for a
+        memory that does not fit."""
+        if not spec.num_actions:
+            raise Mistake("the dqn agent needs discrete actions, but this env's are continuous")
+        if spec.num_players != 1:
+            raise Mistake("the dqn agent plays alone, but this env has several players")
+        return DQN(self, spec, seed, learns)
+
+
+class QNetwork(nn.Module):
+    """Raw observations [B, ...] -> action values [B, A] float32."""
+
+    def __init__(self, config: Config, spec: Spec) -> None:
+        super().__init__()
+        self.space = spec.observation_space
+        self.encoder = config.encoder.make(self.space)
+        example = torch.zeros(1, *encoders.prepared_shape(self.space))
+        num_features = self.encoder(example)[-1].numel()
+        self.head = QHead(num_features, spec.num_actions, config.hidden, config.dueling)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        dtype = next(self.encoder.parameters()).dtype
+        return self.head(self.encoder(encoders.prepare(observation, self.space, dtype))[-1])
+
+
+class DQN(Agent):
+    def __init__(self, config: Config, spec: Spec, seed: int, learns: bool) -> None:
+        self.config = config
+        self.horizon = max(1, config.steps_per_update // spec.num_envs)
+        self.device = hardware.device(config.device)
+        self.epsilon = Linear(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
+        self.num_seen = 0  # agent steps
+        self.num_updates = 0
+        self.random = np.random.default_rng([seed, 1])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.online = QNetwork(config, spec).to(self.device)
+        pictures = config.encoder.name != "mlp"
+        dtype = hardware.precision(config.precision, self.device, pays=pictures)
+        self.optimizer = Optimizer(
+            self.online, dtype, config.learning_rate, config.adam_eps, config.max_grad_norm
+        )
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.replay = self._replay(spec) if learns else None
+        self.sampling = torch.Generator().manual_seed(seed)
+
+    def _replay(self, spec: Spec) -> Replay:
+        """Make the memory, on the GPU where one computes and it fits. Raises Mistake where it fits
+        nowhere."""
+        config = self.config
+        needed = Replay.num_bytes(spec, config.replay_size, config.prioritized)
+        devices = dict.fromkeys([self.device, torch.device("cpu")])  # each once, in this order
+        fitting = [device for device in devices if needed <= 0.9 * hardware.free_memory(device)]
+        if not fitting:
+            free = hardware.free_memory(torch.device("cpu"))
+            raise Mistake(
+                f"a replay memory of {config.replay_size:,} moments needs {needed / 1e9:.1f} GB,"
+                f" but {free / 1e9:.1f} GB are free; set agent.replay_size to"
+                f" {int(0.8 * free / needed * config.replay_size)} or less"
+            )
+        return Replay(
+            spec,
+            config.replay_size,
+            discount=config.discount,
+            num_steps=config.num_steps,
+            prioritized=config.prioritized,
+            priority_exponent=config.priority_exponent,
+            device=fitting[0],
+        )
+
+    def act(self, step: Step, explore: bool = True) -> Decision:
+        with torch.inference_mode():
+            observation = torch.from_numpy(step.observation).to(self.device)
+            q_values = self.online(observation).cpu().numpy()  # [N, A]
+        action = np.where(step.action_mask, q_values, -np.inf).argmax(1)
+        if explore:
+            lots = self.random.random(step.action_mask.shape) * step.action_mask
+            explores = self.random.random(len(action)) < self.epsilon(self.num_seen)
+            action = np.where(explores, lots.argmax(1), action)
+        return Decision(action, {"q_values": q_values})
+
+    def learn(self, trajectory: Trajectory) -> dict[str, float]:
+        """Remember the trajectory [T, N] and make the updates that are due. Returns metrics of the
+        last update."""
+        self.replay.add(trajectory)
+        before = self.num_seen
+        self.num_seen += trajectory.decision.action.size
+        metrics = {"rollout/exploration_rate": self.epsilon(self.num_seen)}
+        if len(self.replay) < self.config.learning_starts:
+            return metrics
+        every = self.config.steps_per_update
+        for _ in range(before // every, self.num_seen // every):
+            metrics |= self.update()
+        if before // self.config.target_every != self.num_seen // self.config.target_every:
+            self.target.load_state_dict(self.online.state_dict())
+        return metrics
+
+    def update(self) -> dict[str, float]:
+        """Make one step of gradient descent on a batch from the memory."""
+        config = self.config
+        batch = self.replay.sample(config.batch_size, self.sampling, config.priority_beta)
+        with torch.inference_mode():
+            next_target = self.target(batch.next_observation)
+            next_online = self.online(batch.next_observation) if config.double else None
+            target = q_target(batch.returns, batch.discount, next_target, next_online)
+        q_value = self.online(batch.observation).gather(1, batch.action[:, None])[:, 0]
+        error = q_value - target.clone()
+        loss = (batch.weight * F.huber_loss(q_value, target.clone(), reduction="none")).mean()
+        norm = self.optimizer.step(loss)
+        if not (np.isfinite(norm) and np.isfinite(loss.item())):
+            tensors = batch._asdict().items()
+            raise NonFinite(
+                f"loss {loss.item()} or gradient {norm} is not finite",
+                {name: tensor.cpu().numpy() for name, tensor in tensors},
+            )
+        if config.prioritized:
+            self.replay.update(batch.index, error.detach())
+        self.num_updates += 1
+        return {
+            "train/loss": loss.item(),
+            "train/q_value": q_value.mean().item(),
+            "train/grad_norm": norm,
+            "train/n_updates": self.num_updates,
+        }
+
+    def cut(self) -> None:
+        self.replay.cut()
+
+    def state_dict(self) -> State:
+        return {
+            "weights": self.optimizer.weights(),
+            "replay": self.replay.state_dict(),
+            "agent": {
+                "num_seen": self.num_seen,
+                "num_updates": self.num_updates,
+                "optimizer": self.optimizer.state_dict(),
+                "target": {k: v.float().cpu().numpy() for k, v in self.target.state_dict().items()},
+                "random": self.random.bit_generator.state,
+                "sampling": self.sampling.get_state().numpy(),
+            },
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.optimizer.load_weights(state["weights"])
+        own = state["agent"]
+        self.num_seen = own["num_seen"]
+        self.num_updates = own["num_updates"]
+        self.optimizer.load_state_dict(own["optimizer"])
+        target = {name: torch.from_numpy(np.array(value)) for name, value in own["target"].items()}
+        self.target.load_state_dict(target)
+        self.random.bit_generator.state = own["random"]
+        self.sampling.set_state(torch.from_numpy(np.array(own["sampling"])))
+        if "replay" in state:
+            self.replay.load_state_dict(state["replay"])

@@ -1,0 +1,156 @@
+"""Observation -> feature maps. Every encoder promises the same: `channels` and `strides` of the
+maps that `forward` returns, coarsest last. An encoder knows neither agents nor actions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlplay.core import Mistake, Range
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+@dataclass(frozen=True)
+class Config:
+    name: Literal["mlp", "nips2013", "nature", "impala"] = "nature"
+    """mlp for vectors; nips2013 (Mnih et al. 2013), nature (Mnih et al. 2015) and impala (Espeholt
+    et al. 2018) for pictures."""
+    hidden: tuple[Annotated[int, Range(1)], ...] = (64, 64)
+    """Widths of the layers of an mlp."""
+    width: Annotated[float, Range(0.1, 16)] = 1
+    """Factor on the channels of a picture encoder."""
+
+    def make(self, space: gymnasium.Space) -> Encoder:
+        """Build the encoder for observations of `space`. Raises Mistake where it has no picture."""
+        shape = prepared_shape(space)
+        if self.name == "mlp":
+            return MLP(math.prod(shape), self.hidden)
+        if len(shape) != 3:
+            raise Mistake(
+                f"the {self.name} encoder needs pictures [C, H, W], but observations have shape"
+                f" {list(shape)}; set `encoder: {{name: mlp}}`"
+            )
+        kind = {"nips2013": NIPS2013, "nature": Nature, "impala": Impala}[self.name]
+        encoder = kind(shape[0], self.width)
+        smallest = 36 if self.name == "nature" else 20 if self.name == "nips2013" else 8
+        if min(shape[1:]) < smallest:
+            raise Mistake(
+                f"the {self.name} encoder needs pictures of at least {smallest}x{smallest} pixels,"
+                f" not {shape[1]}x{shape[2]}; set `encoder: {{name: mlp}}`"
+            )
+        return encoder
+
+
+class Encoder(nn.Module):
+    """forward([B, C, H, W]) -> list of maps [B, channels[i], H / strides[i], W / strides[i]]."""
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        raise NotImplementedError
+
+
+class MLP(Encoder):
+    """Any observation, flattened; its one map is [B, hidden[-1], 1, 1]."""
+
+    def __init__(self, num_inputs: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        widths = (num_inputs, *hidden)
+        self.layers = nn.ModuleList(
+            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.channels = (widths[-1],)
+        self.strides = (1,)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = F.relu(layer(x))
+        return [x[:, :, None, None]]
+
+
+class Nature(Encoder):
+    """The network of Mnih et al. (2015): 84 x 84 -> 20 x 20 -> 9 x 9 -> 7 x 7."""
+
+    layout = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, kernel, stride
+
+    def __init__(self, num_inputs: int, width: float) -> None:
+        super().__init__()
+        channels = [num_inputs] + [max(1, round(c * width)) for c, _, _ in self.layout]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(channels[i], channels[i + 1], kernel, stride)
+            for i, (_, kernel, stride) in enumerate(self.layout)
+        )
+        self.channels = tuple(channels[1:])
+        strides = [stride for _, _, stride in self.layout]
+        self.strides = tuple(math.prod(strides[: i + 1]) for i in range(len(strides)))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for layer in self.layers:
+            x = F.relu(layer(x))
+            maps.append(x)
+        return maps
+
+
+class NIPS2013(Nature):
+    """The smaller network of Mnih et al. (2013): 84 x 84 -> 20 x 20 -> 9 x 9."""
+
+    layout = ((16, 8, 4), (32, 4, 2))
+
+
+class Impala(Encoder):
+    """The residual network of Espeholt et al. (2018): three stages, each halving the picture."""
+
+    def __init__(self, num_inputs: int, width: float) -> None:
+        super().__init__()
+        channels = [num_inputs] + [max(1, round(c * width)) for c in (16, 32, 32)]
+        self.stages = nn.ModuleList(Stage(channels[i], channels[i + 1]) for i in range(3))
+        self.channels = tuple(channels[1:])
+        self.strides = (2, 4, 8)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(F.relu(x))
+        return maps
+
+
+class Stage(nn.Module):
+    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(num_inputs, num_outputs, 3, padding=1)
+        self.residuals = nn.ModuleList(
+            nn.ModuleList(nn.Conv2d(num_outputs, num_outputs, 3, padding=1) for _ in range(2))
+            for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.first(x), 3, 2, padding=1)
+        for one, two in self.residuals:  # type: ignore
+            x = x + two(F.relu(one(F.relu(x))))
+        return x
+
+
+def prepared_shape(space: gymnasium.Space) -> tuple[int, ...]:
+    """Return the shape of one observation as the encoder sees it, without the batch."""
+    return (int(space.n),) if hasattr(space, "n") else tuple(space.shape or ())  # type: ignore
+
+
+def prepare(observation: Tensor, space: gymnasium.Space, dtype: torch.dtype) -> Tensor:
+    """Return raw observations [B, ...] as the encoder's numbers [B, *prepared_shape]: pictures
+    (uint8) in 0..1, Discrete ones one-hot, others as they are."""
+    if hasattr(space, "n"):
+        return F.one_hot(observation.long(), int(space.n)).to(dtype)  # type: ignore
+    if observation.dtype == torch.uint8:
+        return observation.to(dtype).mul_(1 / 255)
+    return observation.to(dtype)

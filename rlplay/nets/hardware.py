@@ -1,0 +1,50 @@
+"""Which processor a network runs on, and in which numbers."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from rlplay.core import Mistake
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["auto", "float32", "bfloat16"]
+
+
+def device(name: DeviceName) -> torch.device:
+    """Return the device; `auto` is CUDA where there is one. Raises Mistake where CUDA is asked for
+    and missing."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise Mistake("device cuda was asked for, but torch finds no CUDA GPU; set `device: auto`")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def precision(name: PrecisionName, device: torch.device, pays: bool) -> torch.dtype:
+    """Return the dtype to compute in; `auto` is bfloat16 where the processor multiplies it in
+    hardware and the network is large enough that it `pays`."""
+    if name == "auto":
+        name = "bfloat16" if pays and has_bfloat16(device) else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes can still be taken on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():  # not Linux: what is free is not told, so all of it
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    kilobytes = re.search(r"MemAvailable:\s+(\d+)", meminfo.read_text())
+    assert kilobytes, "/proc/meminfo without MemAvailable"
+    return int(kilobytes[1]) * 1024

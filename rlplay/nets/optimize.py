@@ -1,0 +1,97 @@
+"""Adam for networks that compute in bfloat16 and learn in float32.
+
+A step of Adam is often smaller than bfloat16 can add to a weight, so each bfloat16 parameter has a
+float32 master that is stepped, saved and loaded; the parameter is a rounded copy of it
+(Micikevicius et al. 2018). A float32 parameter is its own master.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlplay.core import Array, Mistake, State
+
+
+class Optimizer:
+    """Adam (Kingma & Ba 2015) with the gradient's norm clipped to `max_grad_norm`."""
+
+    def __init__(
+        self, module: nn.Module, dtype: torch.dtype, learning_rate: float, eps: float,
+        max_grad_norm: float,
+    ) -> None:
+        self.names = [name for name, _ in module.named_parameters()]
+        masters = [p.detach().clone() for p in module.parameters()]
+        convert(module, dtype)
+        self.parameters = list(module.parameters())
+        self.masters = [
+            parameter if parameter.dtype == torch.float32 else master.requires_grad_()
+            for parameter, master in zip(self.parameters, masters, strict=True)
+        ]
+        pairs = zip(self.parameters, self.masters, strict=True)
+        self.rounded = [(p, m) for p, m in pairs if p is not m]
+        self.max_grad_norm = max_grad_norm
+        self.adam = torch.optim.Adam(self.masters, learning_rate, eps=eps, fused=True)
+
+    def step(self, loss: Tensor) -> float:
+        """Step down the gradient of `loss`; return the gradient's norm before clipping. Where loss
+        or norm is not finite nothing is changed."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss.backward()
+        for parameter, master in self.rounded:
+            assert parameter.grad is not None
+            master.grad = parameter.grad.float()
+        norm = torch.nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None])
+        size = norm.item()
+        if np.isfinite(size) and np.isfinite(loss.item()):
+            torch.nn.utils.clip_grads_with_norm_(self.masters, self.max_grad_norm, norm)
+            self.adam.step()
+            self.publish()
+        return size
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters into the parameters."""
+        if self.rounded:
+            parameters, masters = zip(*self.rounded, strict=True)
+            torch._foreach_copy_(parameters, masters)
+
+    def weights(self) -> dict[str, Array]:
+        """Return the float32 masters by parameter name."""
+        masters = zip(self.names, self.masters, strict=True)
+        return {name: master.detach().cpu().numpy() for name, master in masters}
+
+    @torch.no_grad()
+    def load_weights(self, weights: dict[str, Array]) -> None:
+        """Take over saved masters. Raises Mistake where names or shapes are another network's."""
+        for name, master in zip(self.names, self.masters, strict=True):
+            if name not in weights or weights[name].shape != tuple(master.shape):
+                raise Mistake(f"the saved weights do not fit this network: {name} differs")
+            master.copy_(torch.from_numpy(np.array(weights[name])))
+        self.publish()
+
+    def state_dict(self) -> State:
+        """Return Adam's moments and step count by parameter name; empty before the first step."""
+        return {
+            name: {key: value.cpu().numpy() for key, value in self.adam.state[master].items()}
+            for name, master in zip(self.names, self.masters, strict=True)
+            if self.adam.state[master]
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        for name, master in zip(self.names, self.masters, strict=True):
+            # Adam's step count stays a float32 tensor on the device, as the fused kernel wants it.
+            self.adam.state[master] = {
+                key: torch.from_numpy(np.array(value)).to(master.device)
+                for key, value in state.get(name, {}).items()
+            }
+
+
+def convert(module: nn.Module, dtype: torch.dtype) -> None:
+    """Let `module` compute in `dtype`, but for its layers marked `keep_float32`."""
+    module.to(dtype)
+    for part in module.modules():
+        if getattr(part, "keep_float32", False):
+            part.float()

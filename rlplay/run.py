@@ -1,0 +1,319 @@
+"""The run folder: all that is known of one training, in files that any tool can read.
+
+    runs/<world>-<agent>-s<seed>-<time>/
+      config.yaml     the experiment; `rlplay train` on it repeats the run
+      command.txt     what was typed, a line for each start and resume
+      system.json     versions, commit, processor, device
+      env.json        the protocol: spaces, actions, frames per step, seeds
+      metrics.jsonl   one line per log entry, the same names and numbers as in TensorBoard
+      events...       TensorBoard
+      checkpoints/    numbered by agent steps; `best` by evaluation
+      recordings/     mp4 and npz
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlplay import checkpoint, config
+from rlplay.config import Experiment
+from rlplay.core import Agent, Array, Env, Mistake, Spec, State, Step, nearest
+
+PACKAGES = ("rlplay", "torch", "numpy", "gymnasium", "ale-py", "stable-baselines3", "pettingzoo")
+
+
+class Run:
+    """One run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def recordings(self) -> Path:
+        return self.folder / "recordings"
+
+    @property
+    def experiment(self) -> Experiment:
+        return config.load(str(self.folder / "config.yaml"))
+
+    def describe(self, experiment: Experiment, spec: Spec) -> None:
+        """Write down what the run is made of. Raises Mistake where the folder cannot be written."""
+        try:
+            (self.folder / "config.yaml").write_text(config.dump(experiment))
+            write_json(self.folder / "env.json", protocol(experiment, spec))
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+    def start(self, command: list[str]) -> None:
+        """Note the command that starts or resumes the run, and the system it runs on."""
+        try:
+            with (self.folder / "command.txt").open("a") as file:
+                file.write(" ".join(command) + "\n")
+            write_json(self.folder / "system.json", system())
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+
+def create(experiment: Experiment, spec: Spec, root: Path) -> Run:
+    """Make the folder of a new run. Raises Mistake where `root` cannot be written."""
+    env, agent = experiment.env, experiment.agent
+    stem = f"{env.world}-{agent.name}-s{experiment.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for suffix in ("", *(f"-{i}" for i in range(2, 100))):
+        folder = root / (stem + suffix)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise unwritable(root, error) from error
+        run = Run(folder)
+        run.describe(experiment, spec)
+        return run
+    raise Mistake(f"there are a hundred runs called {stem} already; wait a second")
+
+
+def unwritable(folder: Path, error: OSError) -> Mistake:
+    return Mistake(f"cannot write to {folder}: {error.strerror}; choose another with --runs FOLDER")
+
+
+def runs(root: Path) -> list[Run]:
+    """Return the runs under `root`, oldest first."""
+    files = sorted(root.glob("*/config.yaml"), key=lambda file: (file.stat().st_mtime, file))
+    return [Run(file.parent) for file in files]
+
+
+def state(run: Run) -> dict[str, Any]:
+    """Return where a run stands, by the last lines of its log."""
+    metrics = run.folder / "metrics.jsonl"
+    known: dict[str, Any] = {}
+    for line in read_lines(metrics) if metrics.exists() else []:
+        known |= line
+    return {
+        "name": run.name,
+        "steps": known.get("step", 0),
+        "score": known.get("eval/mean_reward", known.get("rollout/ep_score_mean")),
+        "checkpoints": len(checkpoint.names(run.checkpoints)),
+    }
+
+
+def find(name: str, root: Path) -> Run:
+    """Return the run that `name` means: a path, `last`, or a unique prefix. Raises Mistake."""
+    if (Path(name) / "config.yaml").is_file():
+        return Run(Path(name))
+    there = {run.name: run for run in runs(root)}
+    if not there:
+        raise Mistake(f"there are no runs in {root}; start one with `rlplay train cartpole/dqn`")
+    if name == "last":
+        return list(there.values())[-1]
+    found = [run for run in there if run.startswith(name)]
+    if name in there:
+        found = [name]
+    if len(found) > 1:
+        raise Mistake(f"{name!r} could be any of {', '.join(found)}; type more of it")
+    if not found:
+        raise Mistake(f"no run called {name!r} in {root}{nearest(name, list(there))}")
+    return there[found[0]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """A trained agent, ready to play."""
+
+    agent: Agent
+    experiment: Experiment
+    spec: Spec
+    num_steps: int
+    """Agent steps it was trained for."""
+
+    def action(self, observation: Array | int) -> Any:
+        """Return the agent's choice for one observation of a plain Gymnasium env."""
+        observation = np.asarray(observation)[None]
+        decision = self.agent.act(Step.at(observation, self.spec.num_actions), explore=False)
+        return decision.action[0] if self.spec.num_actions == 0 else int(decision.action[0])
+
+
+def load(name: str = "last", which: str = "", root: Path | str = "runs") -> Player:
+    """Load the agent of a run: of its newest valid checkpoint, or of the one called `which`
+    ("best", or a number of agent steps). Raises Mistake where there is none."""
+    return load_player(find(name, Path(root)), which, print_to_stderr)
+
+
+def load_player(
+    run: Run, which: str, announce: Callable[[str], None], settings: Sequence[str] = ()
+) -> Player:
+    """Load the agent of a run, with `settings` as typed laid over those of the run."""
+    experiment = config.load(str(run.folder / "config.yaml"), settings)
+    parts = load_parts(run, which, announce)
+    with single_env(experiment) as env:
+        spec = env.spec
+    agent = experiment.agent.make(spec, experiment.seed, learns=False)
+    agent.load_state_dict({name: part for name, part in parts.items() if name != "replay"})
+    return Player(agent, experiment, spec, int(parts["train"]["steps"]))
+
+
+@contextmanager
+def single_env(experiment: Experiment, render: bool = False) -> Iterator[Env]:
+    """Open one env as it is evaluated, and close it."""
+    env_config: Any = dataclasses.replace(experiment.env.for_evaluation(), num_envs=1)  # type: ignore
+    env = env_config.make(render=render)
+    try:
+        yield env
+    finally:
+        env.close()
+
+
+def load_parts(run: Run, which: str, announce: Callable[[str], None]) -> dict[str, State]:
+    if not which:
+        return checkpoint.newest(run.checkpoints, announce)[1]
+    there = [*checkpoint.names(run.checkpoints), "best"]
+    name = which.zfill(len(there[0])) if which.isdigit() else which
+    if not (run.checkpoints / name).is_dir():
+        raise Mistake(f"run {run.name} has no checkpoint {which!r}; it has {', '.join(there)}")
+    try:
+        return checkpoint.load(run.checkpoints / name)
+    except checkpoint.Damaged as damage:
+        raise Mistake(f"checkpoint {name} of run {run.name} is damaged: {damage}") from damage
+
+
+class Log:
+    """Metrics by name, into metrics.jsonl and TensorBoard. Steps are agent steps."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Open the log of a run that stands at `step`; what was logged later is dropped."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = folder / "metrics.jsonl"
+        if self.path.exists():
+            kept = [line for line in read_lines(self.path) if line["step"] <= step]
+            temporary = self.path.with_name(".metrics.jsonl")
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            temporary.replace(self.path)
+        self.file = self.path.open("a")
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def write(self, metrics: Mapping[str, float], step: int) -> None:
+        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self.file.flush()
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
+    def write_settings(self, experiment: Experiment) -> None:
+        """Show the experiment in TensorBoard: as text, and among the hyper-parameters."""
+        from torch.utils.tensorboard.summary import hparams
+
+        self.writer.add_text("config", f"```\n{config.dump(experiment)}\n```", 0)
+        settings = dict(flatten(config.to_dict(experiment)))
+        for summary in hparams(settings, {"eval/mean_reward": 0.0, "rollout/ep_rew_mean": 0.0}):
+            self.writer._get_file_writer().add_summary(summary)
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.file.close()
+        self.writer.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the complete lines of a metrics file; a kill can leave half of the last one."""
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return a nested mapping as dotted names and plain values, lists as text."""
+    pairs = []
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            pairs += flatten(value, f"{prefix}{name}.")
+        else:
+            plain = isinstance(value, bool | int | float | str)
+            pairs.append((prefix + name, value if plain else str(value)))
+    return pairs
+
+
+def protocol(experiment: Experiment, spec: Spec) -> dict[str, Any]:
+    """Return what must be known to compare this run's scores with others'."""
+    settings = config.to_dict(experiment)
+    return {
+        "training": settings["env"],
+        "evaluation": {
+            "env": dataclasses.asdict(experiment.env.for_evaluation()),  # type: ignore
+            **settings["evaluation"],
+        },
+        "observation_space": str(spec.observation_space),
+        "action_space": str(spec.action_space),
+        "action_names": spec.action_names,
+        "frames_per_step": spec.frames_per_step,
+        "reference_scores": spec.reference_scores,
+    }
+
+
+def system() -> dict[str, Any]:
+    """Return what the run ran on."""
+    import torch
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    repository = Path(__file__).parents[1]
+    git = ["git", "-C", str(repository), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        commit = ""
+    cuda = torch.cuda.is_available()
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "cuda_device": torch.cuda.get_device_name() if cuda else None,
+        "commit": commit or None,
+        "versions": versions,
+    }
+
+
+def processor() -> str:
+    """Return the processor's name as Linux tells it, else as Python does."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def print_to_stderr(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
