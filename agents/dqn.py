@@ -184,7 +184,7 @@ class DQN(Agent):
         loss = (batch.weight * F.huber_loss(q_value, target.clone(), reduction="none")).mean()
         norm = self.optimizer.step(loss)
         if not (np.isfinite(norm) and np.isfinite(loss.item())):
-            tensors = batch._asdict().items()
+            tensors = vars(batch).items()
             raise NonFinite(
                 f"loss {loss.item()} or gradient {norm} is not finite",
                 {name: tensor.cpu().numpy() for name, tensor in tensors},

@@ -247,9 +247,9 @@ def option(words: list[str], name: str) -> str:
 
 
 def quiet_threads() -> None:
-    """Let torch's idle threads sleep instead of spin, before torch is imported: a spinning one
+    """Let torch's idle threads sleep soon instead of spin, before torch is imported: a spinning one
     takes its core from the emulators, and from every other program."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def say(sentence: str) -> None:

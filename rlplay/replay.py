@@ -109,18 +109,11 @@ class Replay:
 
     def add(self, trajectory: Trajectory) -> None:
         """Store the T moments at which `trajectory` decided; its last comes with the next one."""
-        step, decision = trajectory
-        num_moments = len(decision.action)
-        _, high = self.window
+        step, over = trajectory.step, trajectory.step.done
+        action = trajectory.decision.action
+        num_moments, (_, high) = len(action), self.window
         frame = step.observation[:, :, -1] if self.num_stacked > 1 else step.observation
-        columns = (
-            frame,
-            decision.action,
-            step.reward[:, :, 0],
-            step.discount,
-            step.done,
-            step.done,
-        )
+        columns = (frame, action, step.reward[:, :, 0], step.discount, over, over)
         skipped = max(0, num_moments - self.capacity // self.num_envs)
         self.num_added += skipped * self.num_envs
         for tensor, column in zip((*self.ring, self.over_here), columns, strict=True):

@@ -328,6 +328,15 @@ def test_prioritized_draws_follow_the_errors_raised_to_the_exponent() -> None:
         np.testing.assert_allclose(batch.weight.numpy(), wanted / wanted.max(), rtol=1e-5)
 
 
+def test_the_last_bit_of_chance_still_finds_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = filled(World(num_envs=2, num_stacked=3, seed=2), 700, 1500, prioritized=True)
+    monkeypatch.setattr(torch, "rand", lambda n, **_: torch.ones(n, dtype=torch.float64))
+    batch = replay.sample(8, generator())
+    newest = replay.window[1] - 1
+    assert newest - 20 < batch.index[-1] <= newest
+    assert torch.equal(batch.weight, torch.ones(8))
+
+
 def test_new_moments_enter_with_the_highest_priority_so_far() -> None:
     world = World(num_envs=2, num_stacked=1, seed=3)
     replay = filled(world, 40, 60, prioritized=True)

@@ -31,6 +31,8 @@ class Optimizer:
         ]
         pairs = zip(self.parameters, self.masters, strict=True)
         self.rounded = [(p, m) for p, m in pairs if p is not m]
+        for _, master in self.rounded:
+            master.grad = torch.empty_like(master)  # once: fresh memory costs more than copying
         self.max_grad_norm = max_grad_norm
         self.adam = torch.optim.Adam(self.masters, learning_rate, eps=eps, fused=True)
 
@@ -41,12 +43,13 @@ class Optimizer:
             parameter.grad = None
         loss.backward()
         for parameter, master in self.rounded:
-            assert parameter.grad is not None
-            master.grad = parameter.grad.float()
+            assert parameter.grad is not None and master.grad is not None
+            master.grad.copy_(parameter.grad)
         norm = torch.nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None])
         size = norm.item()
         if np.isfinite(size) and np.isfinite(loss.item()):
-            torch.nn.utils.clip_grads_with_norm_(self.masters, self.max_grad_norm, norm)
+            if size > self.max_grad_norm:
+                torch.nn.utils.clip_grads_with_norm_(self.masters, self.max_grad_norm, norm)
             self.adam.step()
             self.publish()
         return size
