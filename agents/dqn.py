@@ -9,18 +9,16 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
-
-from rlplay.core import Agent, Decision, Mistake, NonFinite, Range, Spec, State, Step, Trajectory
-from rlplay.schedule import Linear
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlplay.core import Agent, Decision, Mistake, NonFinite, Range, Spec, State, Step, Trajectory
 from rlplay.nets import encoders, hardware
 from rlplay.nets.heads import QHead
 from rlplay.nets.optimize import Optimizer
 from rlplay.replay import Replay
+from rlplay.schedule import Linear
 from rlplay.targets import q_target
 
 
@@ -48,7 +46,7 @@ class Config:
     40,000, which are 10,000 updates."""
     learning_starts: Annotated[int, Range(1)] = 50_000
     """Moments in memory before the first update. Until then the agent acts as explored."""
-    replay_size: Annotated[int, Range(1)] = 1_000_000
+    replay_size: Annotated[int, Range(1, 1_000_000_000)] = 1_000_000
     """Moments that the memory holds."""
     epsilon_start: Annotated[float, Range(0, 1)] = 1.0
     """Share of random actions at first."""
@@ -75,11 +73,16 @@ class Config:
 
     def make(self, spec: Spec, seed: int, *, learns: bool = True) -> DQN:
         """Build the agent. Raises Mistake for continuous actions, for several players, and for a
-        memory that does not fit."""
+        memory that does not fit or is too small to start learning from."""
         if not spec.num_actions:
             raise Mistake("the dqn agent needs discrete actions, but this env's are continuous")
         if spec.num_players != 1:
             raise Mistake("the dqn agent plays alone, but this env has several players")
+        if self.learning_starts > self.replay_size:
+            raise Mistake(
+                f"learning would never start: agent.learning_starts {self.learning_starts:,} is more"
+                f" than agent.replay_size {self.replay_size:,}; make it smaller"
+            )
         return DQN(self, spec, seed, learns)
 
 
@@ -95,7 +98,7 @@ class QNetwork(nn.Module):
         self.head = QHead(num_features, spec.num_actions, config.hidden, config.dueling)
 
     def forward(self, observation: Tensor) -> Tensor:
-        dtype = next(self.encoder.parameters()).dtype
+        dtype = next((p.dtype for p in self.encoder.parameters()), torch.float32)
         return self.head(self.encoder(encoders.prepare(observation, self.space, dtype))[-1])
 
 
@@ -112,15 +115,16 @@ class DQN(Agent):
             torch.manual_seed(seed)
             self.online = QNetwork(config, spec).to(self.device)
         pictures = config.encoder.name != "mlp"
+        hardware.spare_threads(pays=pictures)
         dtype = hardware.precision(config.precision, self.device, pays=pictures)
         self.optimizer = Optimizer(
             self.online, dtype, config.learning_rate, config.adam_eps, config.max_grad_norm
         )
         self.target = copy.deepcopy(self.online).requires_grad_(False)
-        self.replay = self._replay(spec) if learns else None
+        self.memory = self._memory(spec) if learns else None
         self.sampling = torch.Generator().manual_seed(seed)
 
-    def _replay(self, spec: Spec) -> Replay:
+    def _memory(self, spec: Spec) -> Replay:
         """Make the memory, on the GPU where one computes and it fits. Raises Mistake where it fits
         nowhere."""
         config = self.config
@@ -144,6 +148,11 @@ class DQN(Agent):
             device=fitting[0],
         )
 
+    @property
+    def replay(self) -> Replay:
+        assert self.memory is not None, "made without learns=True"
+        return self.memory
+
     def act(self, step: Step, explore: bool = True) -> Decision:
         with torch.inference_mode():
             observation = torch.from_numpy(step.observation).to(self.device)
@@ -162,7 +171,7 @@ class DQN(Agent):
         before = self.num_seen
         self.num_seen += trajectory.decision.action.size
         metrics = {"rollout/exploration_rate": self.epsilon(self.num_seen)}
-        if len(self.replay) < self.config.learning_starts:
+        if len(self.replay) < self.config.learning_starts or not self.replay.ready:
             return metrics
         every = self.config.steps_per_update
         for _ in range(before // every, self.num_seen // every):

@@ -14,11 +14,12 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import ale_py
 import gymnasium
 import numpy as np
+from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
@@ -54,7 +55,7 @@ class Config:
     """Grey frames in one observation."""
     frame_size: Annotated[int, Range(16, 210)] = 84
     """Height and width of a frame, pixels."""
-    max_steps: Annotated[int, Range(1)] = 27_000
+    max_steps: Annotated[int, Range(1, 10_000_000)] = 27_000
     """Agent steps after which a game is cut short; 27,000 are 30 minutes at frame skip 4."""
 
     @property
@@ -97,9 +98,9 @@ class Atari:
             reference_scores=reference_scores().get(config.game),
         )
 
-    def _vector_env(self, num_envs: int, num_stacked: int, **changes: object) -> AtariVectorEnv:
+    def _vector_env(self, num_envs: int, num_stacked: int, **changes: Any) -> AtariVectorEnv:
         config = self.config
-        settings: dict = {
+        settings: dict[str, Any] = {
             "img_height": config.frame_size,
             "img_width": config.frame_size,
             "stack_num": num_stacked,
@@ -120,10 +121,11 @@ class Atari:
         return env
 
     def reset(self, seed: int) -> Step:
-        observation, info = self.games.reset(seed=int(seed))
+        seed = int(seed) % (2**31 - self.spec.num_envs)  # game i has seed + i, and 31 bits for it
+        observation, info = self.games.reset(seed=seed)
         self.lives = info["lives"]
         if self.screen is not None:
-            self.picture = self.screen.reset(seed=int(seed))[0][0, 0]
+            self.picture = self.screen.reset(seed=seed)[0][0, 0]
         return Step.at(observation, self.spec.num_actions)
 
     def step(self, action: Array) -> Step:
@@ -171,7 +173,7 @@ def load_rom(game: str) -> ale_py.ALEInterface:
     """Return the emulator with this game. Raises Mistake where it is unknown or has no ROM."""
     if game not in games():
         raise Mistake(f"no Atari game called {game!r}{nearest(game, games())}")
-    path = ale_py.roms.get_rom_path(game)
+    path = roms.get_rom_path(game)
     if path is None or not Path(path).is_file():
         raise Mistake(
             f"the ROM of {game} is missing from ale-py;"

@@ -3,13 +3,21 @@ them, so that `rlplay --help` answers at once."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlplay.core import Mistake, nearest
+
+if TYPE_CHECKING:
+    from rlplay.run import Run
+    from rlplay.train import Training
 
 HELP = """\
 rlplay: train agents that play, watch them learn, and play against them
@@ -22,6 +30,7 @@ rlplay: train agents that play, watch them learn, and play against them
   rlplay doctor                         check this machine, and how to mend it
   rlplay tensorboard [--port PORT]      follow the trainings in a browser
 
+To begin: `rlplay train cartpole/dqn` takes a minute; `rlplay list configs` names the others.
 RUN is `last`, the beginning of a run's name, or a path.
 `rlplay train CONFIG --help` lists the settings, such as --num-steps 100000 or --agent.double;
 resume, evaluate and record take the same ones. `--runs FOLDER` keeps runs elsewhere than in runs/.
@@ -29,6 +38,8 @@ resume, evaluate and record take the same ones. `--runs FOLDER` keeps runs elsew
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda kind, frame: sys.exit(128 + kind))
+    threading.excepthook = thread_error
     sys.exit(run_verb(sys.argv[1:]))
 
 
@@ -40,8 +51,8 @@ def run_verb(words: list[str]) -> int:
     try:
         verb = VERBS.get(words[0])
         if verb is None:
-            known = list(VERBS)
-            raise Mistake(f"no verb {words[0]!r}{nearest(words[0], known)}; see `rlplay --help`")
+            hint = nearest(words[0], list(VERBS)) or "; `rlplay --help` names them all"
+            raise Mistake(f"no verb called {words[0]!r}{hint}")
         words = words[1:]
         root = Path(option(words, "--runs") or "runs")
         return verb(words, root)
@@ -50,9 +61,29 @@ def run_verb(words: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        mute()
         return 1
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        print(
+            f"rlplay: {error.strerror}; checkpoints are whole or not there, so free some space and"
+            " type `rlplay resume`",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def disk_full(error: BaseException | None) -> bool:
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in codes
+
+
+def thread_error(error: threading.ExceptHookArgs) -> None:
+    """Say nothing of a full disk: TensorBoard's thread hands that on to whoever logs next."""
+    if not disk_full(error.exc_value):
+        threading.__excepthook__(error)
 
 
 def train(words: list[str], root: Path) -> int:
@@ -85,26 +116,33 @@ def resume(words: list[str], root: Path) -> int:
         return show_help()
     name = positional(words)
     quiet_threads()
-    from rlplay import checkpoint, config, run
+    from rlplay import checkpoint, run
     from rlplay.train import Training
 
     folder = run.find(name, root)
-    experiment = config.load(str(folder.folder / "config.yaml"), words)
+    experiment = folder.experiment(words)
     parts = checkpoint.newest(folder.checkpoints, say)[1]
     training = Training(experiment, say)
     training.restore(parts)
     folder.describe(experiment, training.env.spec)
-    say(f"resuming {folder.name} at {training.steps:,} of {experiment.num_steps:,} agent steps")
+    if training.steps >= experiment.num_steps:
+        say(f"{folder.name} is trained to its end; for more, add --num-steps {2 * training.steps}")
     return go(training, folder)
 
 
-def go(training, folder) -> int:  # noqa: ANN001
+def go(training: Training, folder: Run) -> int:
+    """Train in a run folder until the end or a signal; return the exit code."""
     folder.start(["rlplay", *sys.argv[1:]])
-    say(f"run {folder.folder}")
+    experiment = training.experiment
+    say(
+        f"{experiment.agent.name} learns {experiment.env.world}, agent steps {training.steps:,} to"
+        f" {experiment.num_steps:,}, in {folder.folder}"
+    )
+    say(f"Ctrl-C saves and stops; `rlplay {tensorboard_of(folder)}` shows the curves")
     code = training.run(folder)
     path = shlex.quote(str(folder.folder))
     if code == 0:
-        suggest(f"evaluate {path}", f"record {path}", "tensorboard")
+        suggest(f"evaluate {path}", f"record {path}", tensorboard_of(folder))
     else:
         suggest(f"resume {path}")
     return code
@@ -135,7 +173,7 @@ def evaluate(words: list[str], root: Path) -> int:
     else:
         say(f"{folder.name} after {player.num_steps:,} agent steps")
         say(sentence(result))
-        suggest(f"record {shlex.quote(name)}", "tensorboard")
+        suggest(f"record {shlex.quote(str(folder.folder))}", tensorboard_of(folder))
     return 0
 
 
@@ -150,11 +188,12 @@ def record(words: list[str], root: Path) -> int:
     folder = run.find(name, root)
     player = run.load_player(folder, which, run.print_to_stderr, words)
     settings = player.experiment.recording
+    folder.recordings.mkdir(exist_ok=True)
     path = folder.recordings / f"{player.num_steps:09d}-seed{settings.seed}"
     with run.single_env(player.experiment, render=True) as env:
         recording = record.record(env, player.agent, path, settings)
     say(f"{recording.path}: score {recording.score:g} in {recording.length:,} agent steps")
-    suggest(f"evaluate {shlex.quote(name)}")
+    suggest(f"evaluate {shlex.quote(str(folder.folder))}")
     return 0
 
 
@@ -167,7 +206,8 @@ def list_(words: list[str], root: Path) -> int:
     as_json = flag(words, "--json")
     kinds = ("envs", "agents", "configs", "runs")
     if len(words) != 1 or words[0] not in kinds:
-        raise Mistake(f"`rlplay list` takes one of {', '.join(kinds)}")
+        hint = nearest(words[0], kinds) if words else ""
+        raise Mistake(f"`rlplay list` takes one of {', '.join(kinds)}{hint}")
     kind = words[0]
     if kind == "runs":
         rows = [run.state(folder) for folder in run.runs(root)]
@@ -176,13 +216,15 @@ def list_(words: list[str], root: Path) -> int:
     if as_json:
         print(json.dumps(rows, indent=2))
         return 0
-    for row in rows:
-        first, *rest = (str(value) for value in row.values() if value is not None)
-        print(f"{first:<28} {'  '.join(rest)}".rstrip())
-    if not rows:
+    if rows:
+        print(table(rows))
+    else:
         say(f"no runs in {root} yet")
-    commands = {"configs": "train cartpole/dqn", "runs": "evaluate last"}
-    suggest(commands.get(kind, "list configs"))
+    if kind == "runs" and rows:
+        last = shlex.quote(str(root / rows[-1]["name"]))
+        suggest(f"evaluate {last}", f"record {last}")
+    else:
+        suggest("list configs" if kind in ("envs", "agents") else "train cartpole/dqn")
     return 0
 
 
@@ -194,7 +236,10 @@ def doctor(words: list[str], root: Path) -> int:
         return show_help()
     if words:
         raise Mistake(f"`rlplay doctor` takes no {words[0]!r}")
-    return doctor.doctor(root)
+    code = doctor.doctor(root)
+    if code == 0:
+        suggest("train cartpole/dqn", "list configs")
+    return code
 
 
 def tensorboard(words: list[str], root: Path) -> int:
@@ -208,6 +253,20 @@ def tensorboard(words: list[str], root: Path) -> int:
     say(f"TensorBoard of {root}/ at http://127.0.0.1:{port} (Ctrl-C ends it)")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *command, "--port", port])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return rows of the same keys as aligned columns under these keys."""
+    lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return "\n".join(padded)
+
+
+def cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def asks_help(words: list[str]) -> bool:
@@ -239,7 +298,7 @@ def option(words: list[str], name: str) -> str:
             del words[i]
             return word.split("=", 1)[1]
         if word == name:
-            if i + 1 == len(words):
+            if i + 1 == len(words) or words[i + 1].startswith("--"):
                 raise Mistake(f"{name} needs a value")
             del words[i]
             return words.pop(i)
@@ -253,11 +312,26 @@ def quiet_threads() -> None:
 
 
 def say(sentence: str) -> None:
-    print(sentence, flush=True)
+    """Print a line at once. Where its reader has gone, work on without one."""
+    try:
+        print(sentence, flush=True)
+    except BrokenPipeError:
+        mute()
+
+
+def mute() -> None:
+    """Send what is still to be printed nowhere: its reader has gone, as `| head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def suggest(*commands: str) -> None:
-    print("next:" + "".join(f"\n  rlplay {command}" for command in commands), flush=True)
+    say("next:" + "".join(f"\n  rlplay {command}" for command in commands))
+
+
+def tensorboard_of(folder: Run) -> str:
+    """Return the verb that shows the curves of a run beside those of its neighbours."""
+    root = folder.folder.parent
+    return "tensorboard" if root == Path("runs") else f"tensorboard --runs {shlex.quote(str(root))}"
 
 
 VERBS = {

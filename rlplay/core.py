@@ -1,6 +1,7 @@
 """The nouns of rlplay: what an env shows, what an agent decides, and what both promise.
 
-Shape letters, fixed here once: T moments, N envs side by side, P players, A actions, B batch, C H W.
+Shape letters, fixed here once: T moments, N envs side by side, P players, A actions,
+B batch, C H W.
 There are always N envs; one env is N = 1. Arrays are numpy; tensors never leave an agent or a net.
 
 After `terminated | truncated` the next action of that env is ignored and starts a new episode
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 State = Mapping[str, Any]
-"""Nested mappings of arrays, numbers, strings, booleans, None and lists of those: what can be saved."""
+"""What can be saved: nested mappings of arrays, numbers, strings, booleans, None, and lists."""
 
 
 class Mistake(Exception):
@@ -92,7 +93,7 @@ class Decision(NamedTuple):
     """What an agent wants done."""
 
     action: Array  # [N] int64, or [N, D] float32 for continuous actions
-    notes: dict[str, Array]  # [N, ...] for the agent's own learning and for viewers: "q_values", ...
+    notes: dict[str, Array]  # [N, ...] for learning and for viewers: "q_values", ...
 
 
 class Trajectory(NamedTuple):
@@ -162,6 +163,7 @@ class Env(Protocol):
 class EnvConfig(Protocol):
     """The frozen dataclass `Config` of a file in envs/."""
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     name: str
     num_envs: int
 
@@ -212,6 +214,7 @@ class Agent(ABC):
 class AgentConfig(Protocol):
     """The frozen dataclass `Config` of a file in agents/."""
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     name: str
 
     def make(self, spec: Spec, seed: int, *, learns: bool = True) -> Agent:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlplay.core import Agent, Array, Decision, Env, Step, Trajectory
+from rlplay.core import Agent, Decision, Env, Step, Trajectory
 
 
 class Moment(NamedTuple):
@@ -32,15 +32,16 @@ def collect(moments: Iterable[Moment], horizon: int) -> Trajectory:
     """Take the next `horizon` moments of a stream and stack them into one trajectory."""
     taken = list(islice(moments, horizon))
     steps = [moment.step for moment in taken] + [taken[-1].following]
+    decisions = [moment.decision for moment in taken]
     return Trajectory(
         Step(*(stack(column) for column in zip(*steps, strict=True))),
         Decision(
-            stack([m.decision.action for m in taken]),
-            {name: stack([m.decision.notes[name] for m in taken]) for name in taken[0].decision.notes},
+            np.stack([decision.action for decision in decisions]),
+            {name: np.stack([d.notes[name] for d in decisions]) for name in decisions[0].notes},
         ),
     )
 
 
-def stack(column: Iterable[Array | None]) -> Array | None:
-    column = list(column)
+def stack(column: Sequence[Any]) -> Any:
+    """Stack one field of T steps; a field that is not used stays None."""
     return None if column[0] is None else np.stack(column)

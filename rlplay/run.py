@@ -1,14 +1,14 @@
 """The run folder: all that is known of one training, in files that any tool can read.
 
-    runs/<world>-<agent>-s<seed>-<time>/
-      config.yaml     the experiment; `rlplay train` on it repeats the run
-      command.txt     what was typed, a line for each start and resume
-      system.json     versions, commit, processor, device
-      env.json        the protocol: spaces, actions, frames per step, seeds
-      metrics.jsonl   one line per log entry, the same names and numbers as in TensorBoard
-      events...       TensorBoard
-      checkpoints/    numbered by agent steps; `best` by evaluation
-      recordings/     mp4 and npz
+runs/<world>-<agent>-s<seed>-<time>/
+  config.yaml     the experiment; `rlplay train` on it repeats the run
+  command.txt     what was typed, a line for each start and resume
+  system.json     versions, commit, processor, device
+  env.json        the protocol: spaces, actions, frames per step, seeds
+  metrics.jsonl   one line per log entry, the same names and numbers as in TensorBoard
+  events...       TensorBoard
+  checkpoints/    numbered by agent steps; `best` by evaluation
+  recordings/     mp4 and npz
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import dataclasses
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -53,14 +54,22 @@ class Run:
     def recordings(self) -> Path:
         return self.folder / "recordings"
 
-    @property
-    def experiment(self) -> Experiment:
-        return config.load(str(self.folder / "config.yaml"))
+    def experiment(self, settings: Sequence[str] = ()) -> Experiment:
+        """Return what the run is made of, with `settings` as typed laid over it. Raises Mistake
+        where they name another agent: it could not take over what this one has learned."""
+        file = str(self.folder / "config.yaml")
+        experiment, trained = config.load(file, settings), config.load(file).agent.name
+        if experiment.agent.name != trained:
+            raise Mistake(
+                f"{self.name} has trained {trained}, which {experiment.agent.name} cannot take"
+                " over; leave out --agent.name, or start a new run with `rlplay train`"
+            )
+        return experiment
 
     def describe(self, experiment: Experiment, spec: Spec) -> None:
         """Write down what the run is made of. Raises Mistake where the folder cannot be written."""
         try:
-            (self.folder / "config.yaml").write_text(config.dump(experiment))
+            write(self.folder / "config.yaml", config.dump(experiment))
             write_json(self.folder / "env.json", protocol(experiment, spec))
         except OSError as error:
             raise unwritable(self.folder, error) from error
@@ -69,7 +78,7 @@ class Run:
         """Note the command that starts or resumes the run, and the system it runs on."""
         try:
             with (self.folder / "command.txt").open("a") as file:
-                file.write(" ".join(command) + "\n")
+                file.write(shlex.join(command) + "\n")
             write_json(self.folder / "system.json", system())
         except OSError as error:
             raise unwritable(self.folder, error) from error
@@ -163,7 +172,7 @@ def load_player(
     run: Run, which: str, announce: Callable[[str], None], settings: Sequence[str] = ()
 ) -> Player:
     """Load the agent of a run, with `settings` as typed laid over those of the run."""
-    experiment = config.load(str(run.folder / "config.yaml"), settings)
+    experiment = run.experiment(settings)
     parts = load_parts(run, which, announce)
     with single_env(experiment) as env:
         spec = env.spec
@@ -175,7 +184,7 @@ def load_player(
 @contextmanager
 def single_env(experiment: Experiment, render: bool = False) -> Iterator[Env]:
     """Open one env as it is evaluated, and close it."""
-    env_config: Any = dataclasses.replace(experiment.env.for_evaluation(), num_envs=1)  # type: ignore
+    env_config = dataclasses.replace(experiment.env.for_evaluation(), num_envs=1)
     env = env_config.make(render=render)
     try:
         yield env
@@ -206,15 +215,13 @@ class Log:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():
             kept = [line for line in read_lines(self.path) if line["step"] <= step]
-            temporary = self.path.with_name(".metrics.jsonl")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            temporary.replace(self.path)
-        self.file = self.path.open("a")
+            write(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.file = self.path.open("ab", buffering=0)  # a full disk is told at once, not at the end
         self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def write(self, metrics: Mapping[str, float], step: int) -> None:
-        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self.file.flush()
+        line = json.dumps({"step": step, **metrics}) + "\n"
+        self.file.write(line.encode())
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
@@ -263,7 +270,7 @@ def protocol(experiment: Experiment, spec: Spec) -> dict[str, Any]:
     return {
         "training": settings["env"],
         "evaluation": {
-            "env": dataclasses.asdict(experiment.env.for_evaluation()),  # type: ignore
+            "env": dataclasses.asdict(experiment.env.for_evaluation()),
             **settings["evaluation"],
         },
         "observation_space": str(spec.observation_space),
@@ -311,8 +318,18 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
+def write(path: Path, text: str) -> None:
+    """Write a file whole or, where the disk is full, not at all."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, default=str) + "\n")
+    write(path, json.dumps(value, indent=2, default=str) + "\n")
 
 
 def print_to_stderr(sentence: str) -> None:

@@ -219,10 +219,7 @@ class Training:
         self.announce(sentence(result))
         if summary["mean"] > self.best:
             self.best = summary["mean"]
-            parts = self.parts()
-            parts.pop("replay", None)
-            parts["train"] |= {"replay_left_out": True}
-            checkpoint.save(self.folder.checkpoints, "best", parts)
+            checkpoint.save(self.folder.checkpoints, "best", self.parts(replay=False))
 
     def record(self) -> None:
         """Record an episode, as mp4 and in TensorBoard. Announces where there is no picture."""
@@ -237,12 +234,13 @@ class Training:
         record.tensorboard_clip(self.log.writer, "recording", recording.clip_gif, self.steps)
         self.announce(f"recorded {recording.path} (score {recording.score:g})")
 
-    def parts(self) -> dict[str, State]:
-        """Return all that a resumed run needs, as the parts of a checkpoint."""
+    def parts(self, replay: bool = True) -> dict[str, State]:
+        """Return all that a resumed run needs, as the parts of a checkpoint; the memory only where
+        it is wanted and not larger than the setting allows."""
         parts = dict(self.agent.state_dict())
         limit = self.experiment.checkpoint.replay_gigabytes * 1e9
-        too_large = "replay" in parts and num_bytes(parts["replay"]) > limit
-        if too_large:
+        left_out = "replay" in parts and (not replay or num_bytes(parts["replay"]) > limit)
+        if left_out:
             parts.pop("replay")
         own = {
             "steps": self.steps,
@@ -250,7 +248,7 @@ class Training:
             "best": self.best,
             "episodes": self.episodes.state_dict(),
             "averages": self.averages.state_dict(),
-            "replay_left_out": too_large,
+            "replay_left_out": left_out,
         }
         return {**parts, "env": self.env.state_dict(), "train": own}
 
@@ -295,9 +293,10 @@ def score(experiment: Experiment, agent: Agent) -> evaluate.Result:
     protocol = experiment.evaluation
     num_envs = min(protocol.num_envs, protocol.num_episodes)
     env = dataclasses.replace(experiment.env.for_evaluation(), num_envs=num_envs).make()
-    result = evaluate.evaluate(env, agent, protocol)
-    env.close()
-    return result
+    try:
+        return evaluate.evaluate(env, agent, protocol)
+    finally:
+        env.close()
 
 
 def sentence(result: evaluate.Result) -> str:
@@ -316,9 +315,8 @@ def sentence(result: evaluate.Result) -> str:
 
 
 def num_bytes(state: State) -> int:
-    """Return how much the arrays of a saved state take."""
-    sizes = (getattr(v, "nbytes", None) or num_bytes(v) if isinstance(v, dict) else getattr(v, "nbytes", 0) for v in state.values())
-    return sum(sizes)
+    """Return how much the arrays of a flat saved state take."""
+    return sum(value.nbytes for value in state.values() if isinstance(value, np.ndarray))
 
 
 COLUMNS = (

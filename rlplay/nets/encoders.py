@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -64,9 +65,7 @@ class MLP(Encoder):
     def __init__(self, num_inputs: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
         widths = (num_inputs, *hidden)
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.channels = (widths[-1],)
         self.strides = (1,)
 
@@ -126,31 +125,43 @@ class Impala(Encoder):
 
 
 class Stage(nn.Module):
+    """A convolution, a pooling that halves the picture, and two residual blocks."""
+
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(num_inputs, num_outputs, 3, padding=1)
-        self.residuals = nn.ModuleList(
-            nn.ModuleList(nn.Conv2d(num_outputs, num_outputs, 3, padding=1) for _ in range(2))
-            for _ in range(2)
-        )
+        self.blocks = nn.ModuleList(Residual(num_outputs) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(self.first(x), 3, 2, padding=1)
-        for one, two in self.residuals:  # type: ignore
-            x = x + two(F.relu(one(F.relu(x))))
+        for block in self.blocks:
+            x = block(x)
         return x
+
+
+class Residual(nn.Module):
+    """relu, convolution, relu, convolution, added to what came in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(channels, channels, 3, padding=1)
+        self.two = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.two(F.relu(self.one(F.relu(x))))
 
 
 def prepared_shape(space: gymnasium.Space) -> tuple[int, ...]:
     """Return the shape of one observation as the encoder sees it, without the batch."""
-    return (int(space.n),) if hasattr(space, "n") else tuple(space.shape or ())  # type: ignore
+    num_values = getattr(space, "n", None)  # of a Discrete space
+    return tuple(space.shape or ()) if num_values is None else (int(num_values),)
 
 
 def prepare(observation: Tensor, space: gymnasium.Space, dtype: torch.dtype) -> Tensor:
     """Return raw observations [B, ...] as the encoder's numbers [B, *prepared_shape]: pictures
     (uint8) in 0..1, Discrete ones one-hot, others as they are."""
-    if hasattr(space, "n"):
-        return F.one_hot(observation.long(), int(space.n)).to(dtype)  # type: ignore
+    if (num_values := getattr(space, "n", None)) is not None:
+        return F.one_hot(observation.long(), int(num_values)).to(dtype)
     if observation.dtype == torch.uint8:
         return observation.to(dtype).mul_(1 / 255)
     return observation.to(dtype)

@@ -31,6 +31,12 @@ def precision(name: PrecisionName, device: torch.device, pays: bool) -> torch.dt
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
+def spare_threads(pays: bool) -> None:
+    """Let torch compute on one thread where the network is too small for a second to pay."""
+    if not pays:
+        torch.set_num_threads(1)
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Tell whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":

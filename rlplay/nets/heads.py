@@ -23,16 +23,14 @@ class QHead(nn.Module):
     def __init__(self, num_features: int, num_actions: int, hidden: int, dueling: bool) -> None:
         super().__init__()
         self.hidden = nn.Linear(num_features, hidden) if hidden else None
-        num_features = hidden or num_features
         self.value_hidden = nn.Linear(num_features, hidden) if hidden and dueling else None
-        self.advantage = Float32Linear(num_features, num_actions)
-        self.value = Float32Linear(num_features, 1) if dueling else None
+        self.advantage = Float32Linear(hidden or num_features, num_actions)
+        self.value = Float32Linear(hidden or num_features, 1) if dueling else None
 
     def forward(self, features: Tensor) -> Tensor:
         x = features.flatten(1)
-        if self.hidden is not None:
-            x = F.relu(self.hidden(x))
-        advantage = self.advantage(x)
+        advantage = self.advantage(x if self.hidden is None else F.relu(self.hidden(x)))
         if self.value is None:
             return advantage
-        return self.value(x) + advantage - advantage.mean(1, keepdim=True)
+        value = self.value(x if self.value_hidden is None else F.relu(self.value_hidden(x)))
+        return value + advantage - advantage.mean(1, keepdim=True)

@@ -18,7 +18,11 @@ class Optimizer:
     """Adam (Kingma & Ba 2015) with the gradient's norm clipped to `max_grad_norm`."""
 
     def __init__(
-        self, module: nn.Module, dtype: torch.dtype, learning_rate: float, eps: float,
+        self,
+        module: nn.Module,
+        dtype: torch.dtype,
+        learning_rate: float,
+        eps: float,
         max_grad_norm: float,
     ) -> None:
         self.names = [name for name, _ in module.named_parameters()]
@@ -43,8 +47,10 @@ class Optimizer:
             parameter.grad = None
         loss.backward()
         for parameter, master in self.rounded:
-            assert parameter.grad is not None and master.grad is not None
-            master.grad.copy_(parameter.grad)
+            gradient = parameter.grad
+            assert gradient is not None
+            assert master.grad is not None
+            master.grad.copy_(gradient)
         norm = torch.nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None])
         size = norm.item()
         if np.isfinite(size) and np.isfinite(loss.item()):
@@ -59,7 +65,7 @@ class Optimizer:
         """Round the masters into the parameters."""
         if self.rounded:
             parameters, masters = zip(*self.rounded, strict=True)
-            torch._foreach_copy_(parameters, masters)
+            torch._foreach_copy_(parameters, masters)  # pyright: ignore[reportPrivateImportUsage]
 
     def weights(self) -> dict[str, Array]:
         """Return the float32 masters by parameter name."""

@@ -1,0 +1,160 @@
+"""Laws of rlplay/nets/optimize.py: bfloat16 computes, float32 learns, and no bad step is taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlplay.core import Mistake
+from rlplay.nets.heads import Float32Linear
+from rlplay.nets.optimize import Optimizer
+
+SMALL_STEP = 2**-12
+"""Far less than the distance from 1 to its neighbours in bfloat16, 2**-8 and 2**-7."""
+
+
+class Network(nn.Module):
+    """A hidden layer that may be bfloat16 and a last one that never is."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.body = nn.Linear(3, 4)
+        self.head = Float32Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.body(x.to(self.body.weight.dtype))))
+
+
+def optimizer(network: nn.Module, dtype: torch.dtype, **settings: float) -> Optimizer:
+    return Optimizer(
+        network, dtype, **({"learning_rate": 1e-2, "eps": 1e-8, "max_grad_norm": 10.0} | settings)
+    )
+
+
+def loss(network: nn.Module, seed: int = 0) -> Tensor:
+    x = torch.from_numpy(np.random.default_rng(seed).normal(size=(8, 3)).astype(np.float32))
+    return network(x).square().sum()
+
+
+def ones() -> nn.Linear:
+    layer = nn.Linear(4, 4, bias=False)
+    nn.init.ones_(layer.weight)
+    return layer
+
+
+def pushed(layer: nn.Linear) -> Tensor:
+    """A loss whose gradient is 1 for every weight, whatever the weights."""
+    return layer.weight.float().sum()
+
+
+def test_layers_compute_in_bfloat16_but_for_the_last_and_masters_are_float32():
+    network = Network()
+    masters = optimizer(network, torch.bfloat16).masters
+    assert network.body.weight.dtype == network.body.bias.dtype == torch.bfloat16
+    assert network.head.weight.dtype == torch.float32
+    assert [master.dtype for master in masters] == [torch.float32] * 4
+    assert masters[0] is not network.body.weight
+    assert masters[2] is network.head.weight
+    assert network(torch.ones(1, 3)).dtype == torch.float32
+
+
+def test_step_too_small_for_bfloat16_accumulates_in_the_master():
+    layer = ones()
+    adam = optimizer(layer, torch.bfloat16, learning_rate=SMALL_STEP)
+    adam.step(pushed(layer))
+    assert torch.equal(layer.weight, torch.ones_like(layer.weight)), "one step shows already"
+    for _ in range(63):
+        adam.step(pushed(layer))
+    moved = 64 * SMALL_STEP
+    assert adam.weights()["weight"] == pytest.approx(1 - moved, abs=1e-5)
+    assert layer.weight.float().numpy(force=True) == pytest.approx(1 - moved, abs=2**-8)
+    # Negative control: in bfloat16 alone every step is rounded away.
+    alone = ones().bfloat16()
+    plain = torch.optim.Adam(alone.parameters(), SMALL_STEP)
+    for _ in range(64):
+        plain.zero_grad()
+        pushed(alone).backward()
+        plain.step()
+    assert torch.equal(alone.weight, torch.ones_like(alone.weight))
+
+
+def test_parameters_are_the_rounded_masters_after_every_step():
+    network = Network()
+    adam = optimizer(network, torch.bfloat16)
+    before = adam.weights()["body.weight"].copy()
+    for seed in range(5):
+        adam.step(loss(network, seed))
+        for parameter, master in zip(adam.parameters, adam.masters, strict=True):
+            assert torch.equal(parameter, master.to(parameter.dtype))
+    assert np.abs(adam.weights()["body.weight"] - before).max() > 0.01
+
+
+def test_in_float32_it_is_plain_adam_with_the_norm_clipped():
+    network, other = Network(), Network()
+    adam = optimizer(network, torch.float32, max_grad_norm=0.5)
+    plain = torch.optim.Adam(other.parameters(), 1e-2, eps=1e-8)
+    for seed in range(5):
+        norm = adam.step(loss(network, seed))
+        plain.zero_grad()
+        loss(other, seed).backward()
+        assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(other.parameters(), 0.5)))
+        assert norm > 0.5
+        plain.step()
+    for mine, theirs in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("factor", [torch.nan, torch.inf])
+def test_loss_that_is_no_number_changes_nothing(dtype, factor):
+    network = Network()
+    adam = optimizer(network, dtype)
+    adam.step(loss(network))
+    weights = {name: array.copy() for name, array in adam.weights().items()}
+    moments = {k: {n: v.copy() for n, v in m.items()} for k, m in adam.state_dict().items()}
+    assert not np.isfinite(adam.step(factor * loss(network)))
+    for name, array in adam.weights().items():
+        assert np.array_equal(array, weights[name])
+        for key, value in adam.state_dict()[name].items():
+            assert np.array_equal(value, moments[name][key])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_saved_optimizer_goes_on_bitwise(dtype):
+    network, other = Network(), Network(seed=1)
+    first, second = optimizer(network, dtype), optimizer(other, dtype)
+    assert first.state_dict() == {}
+    for seed in range(3):
+        first.step(loss(network, seed))
+    saved = {name: array.copy() for name, array in first.weights().items()}
+    moments = {k: {n: v.copy() for n, v in m.items()} for k, m in first.state_dict().items()}
+    for seed in range(3, 6):
+        first.step(loss(network, seed))
+    second.load_weights(saved)
+    # Negative control: the weights alone are not enough.
+    second.step(loss(other, 3))
+    second.load_weights(saved)
+    second.load_state_dict(moments)
+    for seed in range(3, 6):
+        second.step(loss(other, seed))
+    for name, array in first.weights().items():
+        assert array.tobytes() == second.weights()[name].tobytes()
+    fresh = optimizer(third := Network(seed=1), dtype)
+    fresh.load_weights(saved)
+    for seed in range(3, 6):
+        fresh.step(loss(third, seed))
+    assert not np.array_equal(first.weights()["body.weight"], fresh.weights()["body.weight"])
+
+
+def test_weights_of_another_network_are_a_mistake():
+    adam = optimizer(Network(), torch.float32)
+    weights = dict(adam.weights())
+    with pytest.raises(Mistake, match=r"head\.bias"):
+        adam.load_weights({**weights, "head.bias": np.zeros(3, np.float32)})
+    del weights["body.weight"]
+    with pytest.raises(Mistake, match=r"body\.weight"):
+        adam.load_weights(weights)
