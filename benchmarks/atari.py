@@ -185,7 +185,7 @@ class Stopwatch:
         share = {name: seconds / spent for name, seconds in self.inside.items()}
         return {
             "rate": steps / spent, "steps": steps,
-            "update_ms": 1000 * self.inside["update"] / updates,  # with its sampling
+            "update_ms": 1000 * self.inside["update"] / max(1, updates),  # with its sampling
             "env": share["env"], "act": share["act"], "replay": share["add"] + share["sample"],
             "update": share["update"] - share["sample"],
             "other": 1 - sum(share[name] for name in ("env", "act", "add", "update")),

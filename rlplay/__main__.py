@@ -144,6 +144,8 @@ def go(training: Training, folder: Run) -> int:
     if code == 0:
         suggest(f"evaluate {path}", f"record {path}", tensorboard_of(folder))
     else:
+        if code != 1:  # a signal, and not a loss that is no number
+            say(f"saved at {training.steps:,} agent steps")
         suggest(f"resume {path}")
     return code
 

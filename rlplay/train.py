@@ -12,7 +12,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import numpy as np
@@ -146,6 +146,10 @@ class Training:
         self.saved_at = self.steps
         if not self.steps:
             self.log.write_settings(self.experiment)
+        elif (folder.checkpoints / "best").is_dir():  # the last evaluation came after the last save
+            with suppress(checkpoint.Damaged):
+                best = checkpoint.load(folder.checkpoints / "best")["train"]["best"]
+                self.best = max(self.best, best)
         with Interrupt() as self.interrupt:
             try:
                 self.learn()

@@ -18,10 +18,8 @@ from gymnasium.vector import AutoresetMode
 from envs.atari import Atari, Config, games
 from rlplay.core import Array, Mistake, Step
 
-EVERY_ACTION = (
-    "noop fire up right left down upright upleft downright downleft upfire rightfire leftfire"
-    " downfire uprightfire upleftfire downrightfire downleftfire"
-).split()
+DIRECTIONS = ("up", "right", "left", "down", "upright", "upleft", "downright", "downleft")
+EVERY_ACTION = ("noop", "fire", *DIRECTIONS, *(f"{direction}fire" for direction in DIRECTIONS))
 
 
 def make(game: str = "pong", render: bool = False, **changes: Any) -> Atari:
@@ -56,7 +54,7 @@ def digest(steps: list[Step]) -> str:
 def output(script: str) -> str:
     """Run a script in a process of its own, which may hang or die, and return what it printed."""
     command = [sys.executable, "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 # --- traps that end or hang the process --------------------------------------------------------
@@ -118,22 +116,20 @@ def test_step_limit_too_long_for_the_emulators_counter_is_refused_or_works():
 
 
 def test_lost_life_ends_the_bootstrap_and_not_the_game():
-    fire = {"game": "breakout", "action": 1, "num_steps": 150}
-    lives = []
-    runs = {}
+    runs = []
     for episodic in (False, True):
-        env = make(fire["game"], episodic_life=episodic)
+        env = make("breakout", episodic_life=episodic)
         lives, steps = [5], [env.reset(0)]
         for _ in range(150):
-            steps.append(env.step(np.array([1])))
+            steps.append(env.step(np.array([1])))  # FIRE, and never moves
             lives.append(int(env.lives[0]))
-        runs[episodic] = steps
+        runs.append(steps)
     lost = [t for t in range(1, 151) if lives[t] < lives[t - 1]]
     over = lost[4]
     assert [lives[t] for t in lost[:5]] == [4, 3, 2, 1, 0]
     assert lives[over + 1] == 5, "the game did not start anew after its last life"
 
-    off, on = runs[False], runs[True]
+    off, on = runs
     assert np.flatnonzero(column(on, "discount") == 0).tolist() == lost
     assert np.flatnonzero(column(off, "discount") == 0).tolist() == [over]
     for steps in (on, off):
@@ -235,21 +231,21 @@ def test_game_is_cut_after_exactly_max_steps_and_flagged_as_cut(changes):
 
 
 def test_action_after_the_end_is_ignored_and_starts_a_new_game():
-    def after(action_at_the_end: int, action_before: int = 2) -> list[Step]:
-        env = make(max_steps=20, sticky_actions=0.25)
+    def after(at_the_end: int, before: int = 2) -> list[Step]:
+        env = make("breakout", max_steps=20, sticky_actions=0.25)
         env.reset(0)
         for _ in range(19):
             env.step(np.array([2]))
-        end = env.step(np.array([action_before]))
+        end = env.step(np.array([before]))
         assert end.truncated[0]
-        return [end, env.step(np.array([action_at_the_end])), env.step(np.array([3]))]
+        return [end, env.step(np.array([at_the_end])), env.step(np.array([3]))]
 
     up, down = after(2), after(3)
     assert digest(up) == digest(down)
     assert up[1].reward[0, 0] == up[1].score[0, 0] == 0
     assert not up[1].done[0]
     # Negative control: a step earlier the action counts.
-    assert digest(after(2, action_before=3)) != digest(up)
+    assert digest(after(2, before=3)) != digest(up)
 
 
 def test_stack_starts_with_zeros_in_every_game():
@@ -290,20 +286,24 @@ def test_one_agent_step_is_frame_skip_emulator_frames_and_not_their_square(frame
     assert env.spec.frame_rate == 60 / frame_skip
 
 
-def grey(picture: Array, size: int = 84) -> Array:
-    """Return a picture as the agent is shown it."""
-    luminance = np.rint(picture @ np.array([0.2989, 0.5870, 0.1140])).astype(np.uint8)
-    return cv2.resize(luminance, (size, size), interpolation=cv2.INTER_AREA).astype(int)
+def grey(picture: Array) -> Array:
+    """Return a picture [H, W, 3] in the emulator's greys [H, W]."""
+    return np.rint(picture @ np.array([0.2989, 0.5870, 0.1140])).astype(np.uint8)
+
+
+def shrunk(greys: Array) -> Array:
+    """Return greys [H, W] in the size that agents see, as numbers that can be subtracted."""
+    return cv2.resize(greys, (84, 84), interpolation=cv2.INTER_AREA).astype(int)
 
 
 def seen_and_drawn(env: Atari, num_steps: int) -> tuple[Array, Array]:
     """Return the newest frames that game 0 showed, and its pictures as the agent would see them."""
     random, n = np.random.default_rng(0), env.spec.num_envs
-    seen, drawn = [env.reset(3).observation[0, -1].astype(int)], [grey(env.render())]
+    seen, drawn = [env.reset(3).observation[0, -1].astype(int)], [shrunk(grey(env.render()))]
     for _ in range(num_steps):
         step = env.step(random.integers(env.spec.num_actions, size=n))
         seen.append(step.observation[0, -1].astype(int))
-        drawn.append(grey(env.render()))
+        drawn.append(shrunk(grey(env.render())))
     return np.array(seen), np.array(drawn)
 
 
@@ -312,7 +312,7 @@ def seen_and_drawn(env: Atari, num_steps: int) -> tuple[Array, Array]:
     [
         {"game": "pong"},
         {"game": "breakout", "episodic_life": True, "fire_start": True, "num_stacked": 2},
-        {"game": "air_raid", "full_action_space": True},
+        {"game": "carnival", "full_action_space": True},
     ],
 )
 def test_picture_is_exactly_the_frame_that_the_agent_sees(changes):
@@ -334,19 +334,16 @@ def test_picture_keeps_in_step_when_frames_are_skipped_and_merged():
 
 
 def test_last_two_frames_are_merged_by_their_maximum():
-    env, single = make(), make(frame_skip=1)
+    env, single = make(), make(frame_skip=1, render=True)
     env.reset(0)
     single.reset(0)
-    differed = False
+    apart = []
     for _ in range(60):
-        seen = env.step(np.array([2])).observation[0, -1]
-        frames = [single.step(np.array([2])).observation[0, -1] for _ in range(4)]
-        merged = np.maximum(frames[2], frames[3]).astype(int)
-        # Merging comes before shrinking, which may blend the edges of what moves.
-        assert np.abs(seen - merged).max() <= 130
-        assert (np.abs(seen - merged) > 2).sum() <= 40
-        differed |= not np.array_equal(seen, frames[3])
-    assert differed
+        seen = env.step(np.array([2])).observation[0, -1].astype(int)
+        frames = [(single.step(np.array([2])), grey(single.render()))[1] for _ in range(4)]
+        assert np.abs(seen - shrunk(np.maximum(frames[2], frames[3]))).max() <= 1
+        apart.append(np.abs(seen - shrunk(frames[3])).max())
+    assert max(apart) > 50, "nothing moved"
 
 
 @pytest.mark.parametrize(("game", "height"), [("pong", 210), ("air_raid", 250)])
@@ -365,7 +362,7 @@ def test_picture_is_the_whole_screen_in_colour(game, height):
 def test_spec_names_the_actions_in_the_games_order():
     assert make("breakout").spec.action_names == ("noop", "fire", "right", "left")
     full = make("breakout", full_action_space=True)
-    assert list(full.spec.action_names) == EVERY_ACTION
+    assert full.spec.action_names == EVERY_ACTION
     assert full.spec.num_actions == 18
     assert make("pong").spec.num_actions == 6
 

@@ -1,0 +1,193 @@
+"""The laws that every agent keeps: each file in agents/, by discovery, in two small worlds."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+
+from envs import gymnasium as worlds
+from rlplay import checkpoint, config
+from rlplay.core import Agent, Env, Mistake, Spec, State, Step
+from rlplay.nets import encoders
+from rlplay.play import collect, play
+
+NAMES = config.names("agents")
+SMALL = {
+    "hidden": 8,
+    "batch_size": 4,
+    "learning_starts": 16,
+    "replay_size": 200,
+    "target_every": 8,
+    "epsilon_steps": 100,
+    "device": "cpu",
+}
+
+
+class Blinker:
+    """N small screens, 3 frames of 36 x 36, of which some buttons can be pressed at any time."""
+
+    def __init__(self, num_envs: int) -> None:
+        space = Box(0, 255, (3, 36, 36), np.uint8)
+        self.spec = Spec(num_envs, space, Discrete(5), num_stacked=3)
+
+    def reset(self, seed: int) -> Step:
+        self.random, self.time = np.random.default_rng(seed), 0
+        n = self.spec.num_envs
+        self.frames = np.zeros((n, 3, 36, 36), np.uint8)
+        return self.show(np.zeros(n, np.float32), np.ones(n, bool))
+
+    def step(self, action: np.ndarray) -> Step:
+        assert self.mask[np.arange(self.spec.num_envs), action].all(), "an illegal action"
+        self.time += 1
+        started = self.time % 7 == 0
+        return self.show(np.float32(action == 2) * (not started), np.full(len(action), started))
+
+    def show(self, reward: np.ndarray, started: np.ndarray) -> Step:
+        n = self.spec.num_envs
+        self.frames[:, :2] = np.where(started[:, None, None, None], 0, self.frames[:, 1:])
+        self.frames[:, 2] = self.random.integers(256, size=(n, 36, 36))
+        self.mask = self.random.random((n, 5)) < 0.5
+        self.mask[np.arange(n), self.random.integers(5, size=n)] = True
+        return Step.at(
+            self.frames.copy(),
+            5,
+            action_mask=self.mask,
+            reward=reward[:, None],
+            terminated=np.full(n, self.time % 7 == 6),
+        )
+
+
+def cartpole(num_envs: int = 2) -> Any:
+    return worlds.Config(num_envs=num_envs).make()
+
+
+WORLDS = {"cartpole": cartpole, "pictures": Blinker}
+ENCODERS = {
+    "cartpole": encoders.Config(name="mlp", hidden=(8,)),
+    "pictures": encoders.Config(width=0.1),
+}
+pytestmark = pytest.mark.parametrize(("name", "world"), itertools.product(NAMES, WORLDS))
+
+
+def settings(name: str, world: str) -> Any:
+    """Return settings of an agent that are small, where it has them."""
+    default = config.plugin("agents", name).Config()
+    known = {field.name for field in dataclasses.fields(default)}
+    changes = SMALL | {"encoder": ENCODERS[world]}
+    return dataclasses.replace(default, **{k: v for k, v in changes.items() if k in known})
+
+
+def make(name: str, world: str, seed: int = 0, learns: bool = True, num_envs: int = 2) -> Any:
+    """Return an env and an agent for it; skip the test where the agent cannot play there."""
+    env = WORLDS[world](num_envs)
+    try:
+        return env, settings(name, world).make(env.spec, seed, learns=learns)
+    except Mistake as mistake:
+        pytest.skip(str(mistake))
+
+
+def learned(env: Env, agent: Agent, num_trajectories: int = 20) -> list[dict[str, float]]:
+    moments = play(env, agent, env.reset(0))
+    return [agent.learn(collect(moments, agent.horizon)) for _ in range(num_trajectories)]
+
+
+def chosen(env: Env, agent: Agent, explore: bool, num_steps: int = 30) -> list[list[Any]]:
+    """Return the agent's actions in a world of its own kind, from the start."""
+    moments = itertools.islice(play(env, agent, env.reset(1), explore), num_steps)
+    return [moment.decision.action.tolist() for moment in moments]
+
+
+def plain(state: Any) -> Any:
+    """Return a saved state with its arrays as bytes, so that states can be compared."""
+    if isinstance(state, dict):
+        return {name: plain(part) for name, part in state.items()}
+    return (state.dtype, state.shape, state.tobytes()) if isinstance(state, np.ndarray) else state
+
+
+def test_it_plays_somewhere_and_says_so_where_it_cannot(name, world):
+    playable = []
+    for one in WORLDS:
+        try:
+            settings(name, one).make(WORLDS[one](1).spec, 0)
+            playable.append(one)
+        except Mistake as mistake:
+            assert "\n" not in str(mistake)
+    assert playable, f"{name} can play neither CartPole nor pictures"
+
+
+@pytest.mark.parametrize("explore", [False, True])
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_decisions_are_legal_and_every_note_is_by_env(name, world, explore, num_envs):
+    env, agent = make(name, world, num_envs=num_envs)
+    moments = play(env, agent, env.reset(0), explore)
+    for moment in itertools.islice(moments, 40):
+        action, notes = moment.decision
+        assert isinstance(action, np.ndarray)
+        assert action.shape == (num_envs,)
+        assert action.dtype == np.int64
+        assert moment.step.action_mask[np.arange(num_envs), action].all()
+        for note, value in notes.items():
+            assert isinstance(value, np.ndarray), note
+            assert len(value) == num_envs, note
+            assert np.isfinite(value).all(), note
+
+
+def test_learning_returns_numbers_by_name(name, world):
+    env, agent = make(name, world)
+    assert agent.horizon >= 1
+    metrics = learned(env, agent)
+    for named in metrics:
+        for metric, value in named.items():
+            assert "/" in metric
+            assert isinstance(value, int | float), metric
+            assert not isinstance(value, np.generic), metric
+            assert np.isfinite(value), metric
+
+
+def test_same_seed_plays_and_learns_the_same(name, world):
+    trails = []
+    for _ in range(2):
+        env, agent = make(name, world, seed=3)
+        trails.append((learned(env, agent), chosen(env, agent, explore=True)))
+    assert trails[0] == trails[1]
+
+
+def test_saved_agent_plays_on_the_same(name, world, tmp_path):
+    env, agent = make(name, world)
+    learned(env, agent)
+    state: State = agent.state_dict()
+    assert {*state} <= {"weights", "replay", "agent"}
+    checkpoint.save(tmp_path, "1", state)
+    loaded = checkpoint.load(tmp_path / "1")
+    _, other = make(name, world, seed=5)
+    other.load_state_dict(loaded)
+    assert plain(dict(other.state_dict())) == plain(dict(agent.state_dict()))
+    for explore in (False, True):
+        assert chosen(env, agent, explore) == chosen(env, other, explore)
+    assert learned(env, agent, 5) == learned(env, other, 5)
+
+
+def test_agent_that_only_plays_takes_over_what_another_learned(name, world):
+    env, agent = make(name, world)
+    learned(env, agent)
+    _, player = make(name, world, seed=5, learns=False)
+    player.load_state_dict({k: v for k, v in agent.state_dict().items() if k != "replay"})
+    assert chosen(env, agent, explore=False) == chosen(env, player, explore=False)
+
+
+def test_world_that_starts_anew_is_no_trouble(name, world):
+    env, agent = make(name, world)
+    agent.cut()
+    learned(env, agent, 10)
+    agent.cut()
+    learned(env, agent, 10)
+
+
+def test_settings_carry_the_files_name(name, world):
+    assert config.plugin("agents", name).Config().name == name
+    assert config.about("agents", name)

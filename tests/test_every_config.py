@@ -1,0 +1,71 @@
+"""The laws that every file in configs/ keeps, by discovery."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlplay import config
+from rlplay.play import collect, play
+
+NAMES = config.names("configs")
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+SMALL = {
+    "env": {"num_envs": 2},
+    "agent": {"replay_size": 200, "learning_starts": 8, "steps_per_update": 2, "batch_size": 4},
+}
+"""Settings that make a run quick and change nothing of what it is made of."""
+
+
+def small(name: str) -> Any:
+    """Load a config with small settings, where it has them, as flags on the command line."""
+    loaded = config.load(name)
+    flags = []
+    for section, changes in SMALL.items():
+        known = {field.name for field in dataclasses.fields(getattr(loaded, section))}
+        flags += [f"--{section}.{key}={value}" for key, value in changes.items() if key in known]
+    return config.load(name, [*flags, "--agent.device=cpu"] if "dqn" in name else flags)
+
+
+def test_config_takes_three_steps_of_playing_and_learning(name):
+    experiment = small(name)
+    env = experiment.env.make()
+    agent = experiment.agent.make(env.spec, experiment.seed)
+    moments = play(env, agent, env.reset(experiment.seed))
+    metrics: dict[str, float] = {}
+    for _ in range(8):
+        metrics = agent.learn(collect(moments, agent.horizon))
+    assert all(np.isfinite(value) for value in metrics.values())
+    learns = hasattr(experiment.agent, "learning_rate")
+    assert ("train/loss" in metrics) == learns
+    env.close()
+
+
+def test_config_lies_where_its_world_and_agent_say(name):
+    experiment = config.load(name)
+    world, agent = name.split("/")
+    assert experiment.env.world.replace("_", "-").startswith(world.replace("_", "-"))
+    assert agent.startswith(experiment.agent.name)
+
+
+def test_config_says_what_it_is_for(name):
+    assert len(config.about("configs", name)) > 20
+
+
+def test_config_is_scored_on_full_games_with_true_rewards(name):
+    env: Any = config.load(name).env.for_evaluation()
+    assert not getattr(env, "clip_rewards", False)
+    assert not getattr(env, "episodic_life", False)
+
+
+def test_config_learns_and_saves_before_it_ends(name):
+    experiment: Any = config.load(name)
+    assert experiment.log_every < experiment.num_steps
+    assert getattr(experiment.agent, "learning_starts", 0) < experiment.num_steps
+    assert getattr(experiment.agent, "epsilon_steps", 0) <= experiment.num_steps
+    starts = getattr(experiment.agent, "learning_starts", 0)
+    assert starts <= getattr(experiment.agent, "replay_size", starts)
