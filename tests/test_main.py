@@ -153,18 +153,18 @@ def test_help_answers_at_once_and_imports_nothing_heavy():
         "import sys; from rlplay.__main__ import run_verb; assert run_verb(['--help']) == 0;"
         "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - started)
+    before = os.times()
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    after = os.times()  # of the processor, so that a busy machine tells no lies
+    seconds = after.children_user - before.children_user
+    seconds += after.children_system - before.children_system
     modules = answer.stderr.split()
     heavy = "torch gymnasium ale_py tensorboard tyro av PIL scipy matplotlib pygame"
     assert {*heavy.split()} & {*modules} == set()
     assert "numpy" in modules  # negative control: this is where a module would be seen
     for verb in VERBS:
         assert f"rlplay {verb} " in answer.stdout
-    assert min(seconds) < 0.5 or os.getloadavg()[0] > (os.cpu_count() or 1)
+    assert seconds < 0.5
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_help_of_a_config_shows_the_settings_of_its_world_and_agent(tiny, tmp_pa
     assert answer.code == 0
     for words in ("--env.id", "--agent.learning-rate", "Step size of Adam", "default: 7"):
         assert words in text
-    assert "sticky" not in text  # that is another world's
+    assert "--env.game" not in text  # that is another world's
     assert list(tmp_path.iterdir()) == []
 
 
