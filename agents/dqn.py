@@ -80,8 +80,8 @@ class Config:
             raise Mistake("the dqn agent plays alone, but this env has several players")
         if self.learning_starts > self.replay_size:
             raise Mistake(
-                f"learning would never start: agent.learning_starts {self.learning_starts:,} is more"
-                f" than agent.replay_size {self.replay_size:,}; make it smaller"
+                f"learning would never start: agent.learning_starts {self.learning_starts:,} is"
+                f" more than agent.replay_size {self.replay_size:,}; make it smaller"
             )
         return DQN(self, spec, seed, learns)
 

@@ -234,9 +234,8 @@ def test_action_after_the_end_is_ignored_and_starts_a_new_game():
     def after(at_the_end: int, before: int = 2) -> list[Step]:
         env = make("breakout", max_steps=20, sticky_actions=0.25)
         env.reset(0)
-        for _ in range(19):
-            env.step(np.array([2]))
-        end = env.step(np.array([before]))
+        for t in range(20):
+            end = env.step(np.array([2 if t < 12 else before]))
         assert end.truncated[0]
         return [end, env.step(np.array([at_the_end])), env.step(np.array([3]))]
 
@@ -244,7 +243,7 @@ def test_action_after_the_end_is_ignored_and_starts_a_new_game():
     assert digest(up) == digest(down)
     assert up[1].reward[0, 0] == up[1].score[0, 0] == 0
     assert not up[1].done[0]
-    # Negative control: a step earlier the action counts.
+    # Negative control: before the end, actions count.
     assert digest(after(2, before=3)) != digest(up)
 
 

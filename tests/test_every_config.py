@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -36,19 +37,18 @@ def test_config_takes_three_steps_of_playing_and_learning(name):
     env = experiment.env.make()
     agent = experiment.agent.make(env.spec, experiment.seed)
     moments = play(env, agent, env.reset(experiment.seed))
-    metrics: dict[str, float] = {}
-    for _ in range(8):
-        metrics = agent.learn(collect(moments, agent.horizon))
-    assert all(np.isfinite(value) for value in metrics.values())
-    learns = hasattr(experiment.agent, "learning_rate")
-    assert ("train/loss" in metrics) == learns
+    learned = [agent.learn(collect(moments, agent.horizon)) for _ in range(25)]
+    assert all(np.isfinite(value) for metrics in learned for value in metrics.values())
+    updates = sum("train/loss" in metrics for metrics in learned)
+    assert updates >= 3 or not hasattr(experiment.agent, "learning_rate")
     env.close()
 
 
 def test_config_lies_where_its_world_and_agent_say(name):
     experiment = config.load(name)
     world, agent = name.split("/")
-    assert experiment.env.world.replace("_", "-").startswith(world.replace("_", "-"))
+    plain = [re.sub("[^a-z0-9]", "", text) for text in (experiment.env.world, world)]
+    assert plain[0].startswith(plain[1])
     assert agent.startswith(experiment.agent.name)
 
 

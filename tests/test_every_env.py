@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -46,10 +47,8 @@ def play(env: Env, num_steps: int, seed: int = 0, step: Step | None = None) -> l
 
 
 def same(left: Step, right: Step) -> bool:
-    return all(
-        a.dtype == b.dtype and np.array_equal(a, b)
-        for a, b in zip(left[:-1], right[:-1], strict=True)
-    )
+    pairs = zip(left[:-1], right[:-1], strict=True)
+    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
 def check(step: Step, spec: Spec) -> None:
@@ -70,7 +69,7 @@ def check(step: Step, spec: Spec) -> None:
         assert (leaf.shape, leaf.dtype) == (shape, np.dtype(dtype)), field
     assert all(spec.observation_space.contains(seen) for seen in step.observation)
     assert not a or step.action_mask.any(1).all(), "no action is legal"
-    assert ((0 <= step.player) & (step.player < p)).all()
+    assert ((step.player >= 0) & (step.player < p)).all()
     assert np.isfinite(step.reward).all()
     assert np.isfinite(step.score).all()
     assert not (step.terminated & step.truncated).any()
@@ -101,9 +100,7 @@ def test_episodes_start_with_nothing_earned_and_nothing_over(name):
     steps = play(env, 60)
     starts = [(steps[0], i) for i in range(2)]
     starts += [
-        (following, i)
-        for step, following in zip(steps[:-1], steps[1:], strict=True)
-        for i in np.flatnonzero(step.done)
+        (following, i) for step, following in pairwise(steps) for i in np.flatnonzero(step.done)
     ]
     assert len(starts) > 2
     for step, i in starts:
@@ -188,7 +185,6 @@ def test_saved_world_is_restored_exactly_or_does_not_promise_it(name, tmp_path):
     step = play(env, 30)[-1]
     checkpoint.save(tmp_path, "1", {"env": env.state_dict()})
     if not env.spec.exact_resume:
-        assert not env.state_dict() or env.reset(0) is not None
         return
     other.reset(5)
     restored = other.load_state_dict(checkpoint.load(tmp_path / "1")["env"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -54,7 +54,7 @@ def test_agent_and_env_take_turns():
         assert moment.following.observation[0, 0] == t + 1
         assert moment.decision.notes["count"][0] == t
         assert moment.following.observation[:, 1].tolist() == moment.decision.action.tolist()
-    for one, two in zip(moments[:-1], moments[1:], strict=True):
+    for one, two in pairwise(moments):
         assert two.step is one.following
 
 

@@ -1,4 +1,4 @@
-"""Laws of rlplay/run.py: a run is found again, never written over, and its agent plays elsewhere."""
+"""Laws of rlplay/run.py: runs are found, never written over, and their agents play elsewhere."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_ambiguous_beginning_names_those_it_could_be(root):
 def test_unknown_run_gets_the_nearest_name_and_no_runs_a_hint(root, tmp_path):
     with pytest.raises(Mistake, match=r"no run called 'braekout-dqn'.*did you mean 'breakout-dqn"):
         find("braekout-dqn", root)
-    with pytest.raises(Mistake, match="there are no runs in .*rlplay train"):
+    with pytest.raises(Mistake, match=r"there are no runs in .*rlplay train"):
         find("last", tmp_path / "nowhere")
 
 
@@ -152,9 +152,8 @@ def test_state_of_a_run_is_read_from_its_log(trained):
     known = run.state(trained)
     assert known["steps"] == 100
     assert known["checkpoints"] == 3
-    assert (
-        known["score"] == run.read_lines(trained.folder / "metrics.jsonl")[-1]["eval/mean_reward"]
-    )
+    lines = run.read_lines(trained.folder / "metrics.jsonl")
+    assert known["score"] == lines[-1]["eval/mean_reward"]
     assert run.state(made(trained.folder.parent, "new", 0))["steps"] == 0
 
 
@@ -180,18 +179,18 @@ def test_loaded_agent_plays_in_a_plain_gymnasium_env(trained):
 
 def test_chosen_checkpoint_is_the_one_that_is_loaded(trained):
     root = trained.folder.parent
-    loaded = {
-        which: load(trained.name, which, root) for which in ("", "best", "100", "40", "000000080")
-    }
+    asked = ("", "best", "100", "40", "000000080")
+    loaded = {which: load(trained.name, which, root) for which in asked}
     steps = {which: player.num_steps for which, player in loaded.items()}
     assert steps == {"": 100, "best": 100, "100": 100, "40": 40, "000000080": 80}
 
-    def weights(player: run.Player) -> list[Any]:
-        return [array.tolist() for array in player.agent.optimizer.weights().values()]
+    def weights(player: run.Player) -> dict[str, Any]:
+        named: dict[str, Any] = player.agent.optimizer.weights()
+        return {name: array.tolist() for name, array in named.items()}
 
     assert weights(loaded[""]) == weights(loaded["best"]) != weights(loaded["40"])
     saved = checkpoint.load(trained.checkpoints / "000000040")["weights"]
-    assert weights(loaded["40"]) == [array.tolist() for array in saved.values()]
+    assert weights(loaded["40"]) == {name: array.tolist() for name, array in saved.items()}
 
 
 def test_checkpoint_that_is_not_there_is_a_mistake_that_names_those_that_are(trained):
