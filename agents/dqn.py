@@ -17,7 +17,7 @@ from rlplay.core import Agent, Decision, Mistake, NonFinite, Range, Spec, State,
 from rlplay.nets import encoders, hardware
 from rlplay.nets.heads import QHead
 from rlplay.nets.optimize import Optimizer
-from rlplay.replay import Replay
+from rlplay.replay import Batch, Replay
 from rlplay.schedule import Linear
 from rlplay.targets import q_target
 
@@ -45,7 +45,7 @@ class Config:
     """Agent steps between two copies of the network to the target network. Mnih et al. 2015:
     40,000, which are 10,000 updates."""
     learning_starts: Annotated[int, Range(1)] = 50_000
-    """Moments in memory before the first update. Until then the agent acts as explored."""
+    """Moments in memory before the first update."""
     replay_size: Annotated[int, Range(1, 1_000_000_000)] = 1_000_000
     """Moments that the memory holds."""
     epsilon_start: Annotated[float, Range(0, 1)] = 1.0
@@ -58,7 +58,7 @@ class Config:
     """Choose the next action by the online network, value it by the target network."""
     dueling: bool = False
     """Separate streams for the value of the state and the advantages of the actions."""
-    num_steps: Annotated[int, Range(1, 100)] = 1
+    n_step: Annotated[int, Range(1, 100)] = 1
     """Rewards summed before the bootstrap (n-step returns)."""
     prioritized: bool = False
     """Replay what surprised more often."""
@@ -98,7 +98,7 @@ class QNetwork(nn.Module):
         self.head = QHead(num_features, spec.num_actions, config.hidden, config.dueling)
 
     def forward(self, observation: Tensor) -> Tensor:
-        dtype = next((p.dtype for p in self.encoder.parameters()), torch.float32)
+        dtype = next(self.parameters()).dtype
         return self.head(self.encoder(encoders.prepare(observation, self.space, dtype))[-1])
 
 
@@ -142,7 +142,7 @@ class DQN(Agent):
             spec,
             config.replay_size,
             discount=config.discount,
-            num_steps=config.num_steps,
+            num_steps=config.n_step,
             prioritized=config.prioritized,
             priority_exponent=config.priority_exponent,
             device=fitting[0],
@@ -183,14 +183,15 @@ class DQN(Agent):
     def update(self) -> dict[str, float]:
         """Make one step of gradient descent on a batch from the memory."""
         config = self.config
-        batch = self.replay.sample(config.batch_size, self.sampling, config.priority_beta)
-        with torch.inference_mode():
+        sample = self.replay.sample(config.batch_size, self.sampling, config.priority_beta)
+        batch = Batch(**{name: tensor.to(self.device) for name, tensor in vars(sample).items()})
+        with torch.no_grad():
             next_target = self.target(batch.next_observation)
             next_online = self.online(batch.next_observation) if config.double else None
             target = q_target(batch.returns, batch.discount, next_target, next_online)
         q_value = self.online(batch.observation).gather(1, batch.action[:, None])[:, 0]
-        error = q_value - target.clone()
-        loss = (batch.weight * F.huber_loss(q_value, target.clone(), reduction="none")).mean()
+        error = q_value - target
+        loss = (batch.weight * F.huber_loss(q_value, target, reduction="none")).mean()
         norm = self.optimizer.step(loss)
         if not (np.isfinite(norm) and np.isfinite(loss.item())):
             tensors = vars(batch).items()

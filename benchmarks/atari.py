@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results"
 WARM_UP = 50  # updates before the clock starts
 AS_SB3 = """
     --env.noop-max 30 --env.fire-start --agent.encoder.name nature --agent.hidden 512
-    --agent.no-double --agent.no-dueling --agent.no-prioritized --agent.num-steps 1
+    --agent.no-double --agent.no-dueling --agent.no-prioritized --agent.n-step 1
     --agent.learning-rate 1e-4 --agent.adam-eps 1e-8 --agent.batch-size 32
     --agent.steps-per-update 4 --agent.target-every 10000 --agent.learning-starts 1000
     --agent.replay-size 100000 --agent.epsilon-start 0.05 --agent.epsilon-end 0.05

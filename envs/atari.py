@@ -67,7 +67,8 @@ class Config:
         return Atari(self, render)
 
     def for_evaluation(self) -> Config:
-        return dataclasses.replace(self, episodic_life=False, clip_rewards=False)
+        full = 10_000_000  # the cap of the evaluation's own protocol counts, and is reported
+        return dataclasses.replace(self, episodic_life=False, clip_rewards=False, max_steps=full)
 
 
 class Atari:
@@ -121,11 +122,12 @@ class Atari:
         return env
 
     def reset(self, seed: int) -> Step:
-        seed = int(seed) % (2**31 - self.spec.num_envs)  # game i has seed + i, and 31 bits for it
-        observation, info = self.games.reset(seed=seed)
+        entropy = np.random.SeedSequence(int(seed)).generate_state(self.spec.num_envs)
+        seeds = (entropy >> 1).astype(np.int64)  # 31 bits; ale-py takes a negative seed for none
+        observation, info = self.games.reset(seed=seeds)
         self.lives = info["lives"]
         if self.screen is not None:
-            self.picture = self.screen.reset(seed=seed)[0][0, 0]
+            self.picture = self.screen.reset(seed=seeds[:1])[0][0, 0]
         return Step.at(observation, self.spec.num_actions)
 
     def step(self, action: Array) -> Step:
@@ -173,10 +175,13 @@ def load_rom(game: str) -> ale_py.ALEInterface:
     """Return the emulator with this game. Raises Mistake where it is unknown or has no ROM."""
     if game not in games():
         raise Mistake(f"no Atari game called {game!r}{nearest(game, games())}")
-    path = roms.get_rom_path(game)
+    try:
+        path = roms.get_rom_path(game)  # also compares its checksum
+    except OSError:
+        path = None
     if path is None or not Path(path).is_file():
         raise Mistake(
-            f"the ROM of {game} is missing from ale-py;"
+            f"the ROM of {game} is missing from ale-py or damaged;"
             " repair it with `pip install --force-reinstall ale-py`"
         )
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)

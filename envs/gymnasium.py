@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import operator
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class Config:
     def make(self, *, render: bool = False) -> GymnasiumEnv:
         """Build the env. Raises Mistake where the id or its options do not make a world."""
         registered = _registered(self.id)
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws here without a screen
         first = self._make_one(registered, {"render_mode": "rgb_array"} if render else {})
         if render and "rgb_array" not in first.metadata.get("render_modes", ()):
             raise Mistake(f"{self.id} cannot be drawn: it has no render_mode rgb_array")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rlplay.train import Training
 
 HELP = """\
-rlplay: train agents that play, watch them learn, and play against them
+rlplay: train agents that play, and watch them learn
 
   rlplay train CONFIG [--settings]      train an agent; CONFIG is a path or a name such as pong/dqn
   rlplay resume [RUN] [--settings]      continue an interrupted training
@@ -38,6 +38,7 @@ resume, evaluate and record take the same ones. `--runs FOLDER` keeps runs elsew
 
 
 def main() -> None:
+    quiet_threads()
     signal.signal(signal.SIGTERM, lambda kind, frame: sys.exit(128 + kind))
     threading.excepthook = thread_error
     sys.exit(run_verb(sys.argv[1:]))
@@ -57,7 +58,7 @@ def run_verb(words: list[str]) -> int:
         root = Path(option(words, "--runs") or "runs")
         return verb(words, root)
     except Mistake as mistake:
-        print(f"rlplay: {mistake}", file=sys.stderr)
+        print(f"rlplay: {' '.join(str(mistake).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -65,6 +66,9 @@ def run_verb(words: list[str]) -> int:
         mute()
         return 1
     except OSError as error:
+        if isinstance(error, PermissionError):
+            print(f"rlplay: no right to use {error.filename}: {error.strerror}", file=sys.stderr)
+            return 2
         if not disk_full(error):
             raise
         print(
@@ -101,7 +105,6 @@ def train(words: list[str], root: Path) -> int:
     if wants_help:
         print(config.describe(experiment), end="")
         return 0
-    quiet_threads()
     from rlplay import run
     from rlplay.train import Training
 
@@ -115,15 +118,14 @@ def resume(words: list[str], root: Path) -> int:
     if asks_help(words):
         return show_help()
     name = positional(words)
-    quiet_threads()
     from rlplay import checkpoint, run
     from rlplay.train import Training
 
     folder = run.find(name, root)
     experiment = folder.experiment(words)
-    parts = checkpoint.newest(folder.checkpoints, say)[1]
-    training = Training(experiment, say)
-    training.restore(parts)
+    folder.lock()
+    training = Training(experiment, say)  # first, so that memory is refused before it is taken
+    training.restore(checkpoint.newest(folder.checkpoints, say)[1])
     folder.describe(experiment, training.env.spec)
     if training.steps >= experiment.num_steps:
         say(f"{folder.name} is trained to its end; for more, add --num-steps {2 * training.steps}")
@@ -156,7 +158,6 @@ def evaluate(words: list[str], root: Path) -> int:
         return show_help()
     as_json = flag(words, "--json")
     which, name = option(words, "--checkpoint"), positional(words)
-    quiet_threads()
     from rlplay import run
     from rlplay.train import score, sentence
 
@@ -184,7 +185,6 @@ def record(words: list[str], root: Path) -> int:
     if asks_help(words):
         return show_help()
     which, name = option(words, "--checkpoint"), positional(words)
-    quiet_threads()
     from rlplay import record, run
 
     folder = run.find(name, root)

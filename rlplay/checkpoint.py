@@ -19,7 +19,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +84,9 @@ def save(folder: Path, name: str, parts: Mapping[str, State]) -> Path:
     return final
 
 
-def load(path: Path) -> dict[str, State]:
-    """Return the parts of the checkpoint at `path`, every file checked first.
+def load(path: Path, without: Collection[str] = ()) -> dict[str, State]:
+    """Return the parts of the checkpoint at `path` but those named in `without`, every file checked
+    first.
 
     Raises Damaged where a file is missing, altered or of another format."""
     if not path.exists() and _aside(path).exists():
@@ -98,7 +99,9 @@ def load(path: Path) -> dict[str, State]:
         parts = list(dict.fromkeys(file.split(".")[0] for file in entries))
         if set(entries) != {file for part in parts for file in _files(part)}:
             raise ValueError("it does not list the files of a checkpoint")
-    for file, entry in entries.items():
+    parts = [part for part in parts if part not in without]
+    for file in [file for part in parts for file in _files(part)]:
+        entry = entries[file]
         with _damage(path / file):
             if _entry(path / file) != entry:
                 raise ValueError("its size or checksum is not what was saved")
@@ -114,7 +117,9 @@ def names(folder: Path) -> list[str]:
     return sorted((name for name in found if re.fullmatch("[0-9]+", name)), key=int)
 
 
-def newest(folder: Path, announce: Callable[[str], None]) -> tuple[Path, dict[str, State]]:
+def newest(
+    folder: Path, announce: Callable[[str], None], without: Collection[str] = ()
+) -> tuple[Path, dict[str, State]]:
     """Return the newest sound numbered checkpoint and its parts; `announce` each damaged one.
 
     Raises Mistake where there is none."""
@@ -122,7 +127,7 @@ def newest(folder: Path, announce: Callable[[str], None]) -> tuple[Path, dict[st
     while older:
         path = folder / older.pop()
         try:
-            return path, load(path)
+            return path, load(path, without)
         except Damaged as damage:
             then = "taking the one before it" if older else "there is none before it"
             announce(f"checkpoint {path.name} is damaged ({damage}); {then}")
@@ -132,15 +137,18 @@ def newest(folder: Path, announce: Callable[[str], None]) -> tuple[Path, dict[st
     )
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all numbered checkpoints but the newest `keep`, at least 1.
+def prune(folder: Path, keep: int, newest: str = "") -> None:
+    """Remove all numbered checkpoints but the `keep` up to the one called `newest`, at least 1.
+    Later ones are of a future that was given up, or damaged.
 
     Raises Mistake where that is not allowed."""
     if keep < 1:
         raise ValueError(f"at least one checkpoint must be kept, not {keep}")
     with _disk_errors(f"old checkpoints could not be removed from {folder}"):
         _tidy(folder)
-        for name in names(folder)[:-keep]:
+        there = names(folder)
+        kept = [name for name in there if not newest or int(name) <= int(newest)][-keep:]
+        for name in set(there) - set(kept):
             os.rename(folder / name, folder / f".{name}.{os.getpid()}")
         _sync(folder)
         _tidy(folder)

@@ -133,7 +133,7 @@ class Spec:
 
 
 class Env(Protocol):
-    """N worlds stepped together. Made by the `Config.make(num_envs, render)` of a file in envs/."""
+    """N worlds stepped together. Made by the `Config.make(render=...)` of a file in envs/."""
 
     spec: Spec
 

@@ -24,7 +24,7 @@ class Config:
     """Episodes to play, each from its own seed."""
     num_envs: Annotated[int, Range(1)] = 10
     """Episodes played side by side."""
-    seed: Annotated[int, Range(0)] = 1_000_000
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 1_000_000
     """Seed of the first episode, far from the seeds of training."""
     epsilon: Annotated[float, Range(0, 1)] = 0.0
     """Share of actions that are uniformly random legal ones: 0.05 in Mnih et al. (2015), 0 where

@@ -42,7 +42,7 @@ class Config:
     """Agent steps between two recordings during training; 0 records only at the end."""
     max_steps: Annotated[int, Range(1)] = 3000
     """Agent steps after which a recording is cut."""
-    seed: Annotated[int, Range(0)] = 2_000_000
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 2_000_000
     """Seed of the recorded episode."""
 
 

@@ -213,6 +213,7 @@ class Replay:
         the memory is passed over; a uniform memory has no priorities and does nothing."""
         if self.tree is None:
             return
+        index, td_error = index.to(self.device), td_error.to(self.device)
         low, high = self.window
         slot = index % self.capacity
         sampleable = (low <= index) & (index < high) & ~self.ring.over[slot]

@@ -14,6 +14,7 @@ runs/<world>-<agent>-s<seed>-<time>/
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import platform
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.guard: IO[str] | None = None  # the open lock file, while we train here
 
     @property
     def name(self) -> str:
@@ -65,6 +67,23 @@ class Run:
                 " over; leave out --agent.name, or start a new run with `rlplay train`"
             )
         return experiment
+
+    def lock(self) -> None:
+        """Keep other processes from training in this folder until `unlock`, or the end of this
+        process. Raises Mistake where one already does."""
+        if self.guard is None:
+            guard = (self.folder / ".lock").open("w")
+            try:
+                fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                wrong = f"{self.name} is being trained by another process; stop that one first"
+                raise Mistake(wrong) from error
+            self.guard = guard
+
+    def unlock(self) -> None:
+        if self.guard is not None:
+            self.guard.close()
+            self.guard = None
 
     def describe(self, experiment: Experiment, spec: Spec) -> None:
         """Write down what the run is made of. Raises Mistake where the folder cannot be written."""
@@ -156,8 +175,15 @@ class Player:
     """Agent steps it was trained for."""
 
     def action(self, observation: Array | int) -> Any:
-        """Return the agent's choice for one observation of a plain Gymnasium env."""
+        """Return the agent's choice for one observation, of the shape that it was trained on.
+        Raises Mistake for another one."""
         observation = np.asarray(observation)[None]
+        wanted = self.spec.observation_space.shape
+        if observation.shape[1:] != wanted:
+            raise Mistake(
+                f"the agent was trained on observations of shape {wanted}, not"
+                f" {observation.shape[1:]}; make the env with envs.{self.experiment.env.name}"
+            )
         decision = self.agent.act(Step.at(observation, self.spec.num_actions), explore=False)
         return decision.action[0] if self.spec.num_actions == 0 else int(decision.action[0])
 
@@ -177,7 +203,7 @@ def load_player(
     with single_env(experiment) as env:
         spec = env.spec
     agent = experiment.agent.make(spec, experiment.seed, learns=False)
-    agent.load_state_dict({name: part for name, part in parts.items() if name != "replay"})
+    agent.load_state_dict(parts)
     return Player(agent, experiment, spec, int(parts["train"]["steps"]))
 
 
@@ -193,14 +219,16 @@ def single_env(experiment: Experiment, render: bool = False) -> Iterator[Env]:
 
 
 def load_parts(run: Run, which: str, announce: Callable[[str], None]) -> dict[str, State]:
+    """Return what an agent needs to play: a checkpoint without its memory."""
     if not which:
-        return checkpoint.newest(run.checkpoints, announce)[1]
-    there = [*checkpoint.names(run.checkpoints), "best"]
-    name = which.zfill(len(there[0])) if which.isdigit() else which
+        return checkpoint.newest(run.checkpoints, announce, without=["replay"])[1]
+    there = checkpoint.names(run.checkpoints)
+    there += ["best"] * (run.checkpoints / "best").is_dir()
+    name = which.zfill(9) if which.isdigit() else which
     if not (run.checkpoints / name).is_dir():
         raise Mistake(f"run {run.name} has no checkpoint {which!r}; it has {', '.join(there)}")
     try:
-        return checkpoint.load(run.checkpoints / name)
+        return checkpoint.load(run.checkpoints / name, without=["replay"])
     except checkpoint.Damaged as damage:
         raise Mistake(f"checkpoint {name} of run {run.name} is damaged: {damage}") from damage
 

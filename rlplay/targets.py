@@ -16,7 +16,6 @@ def q_target(
     discount: Tensor,
     next_q_target: Tensor,
     next_q_online: Tensor | None = None,
-    next_mask: Tensor | None = None,
 ) -> Tensor:
     """Return the Q-learning target [B], without gradient (Mnih et al., 2015).
 
@@ -25,10 +24,7 @@ def q_target(
     next_q_target  [B, A] action values there, from the target network
     next_q_online  [B, A] the same from the online network, which then chooses the action that the
                    target network values: Double DQN (van Hasselt et al., 2016)
-    next_mask      [B, A] bool, the actions legal there; all of them when left out
     """
     choice = next_q_target if next_q_online is None else next_q_online
-    if next_mask is not None:
-        choice = choice.masked_fill(~next_mask, -torch.inf)
     value = next_q_target.gather(1, choice.argmax(1, keepdim=True)).squeeze(1)
     return returns + discount * value

@@ -43,6 +43,8 @@ class Interrupt:
     def breakable(self) -> Iterator[None]:
         self.inside_breakable = True
         try:
+            if self.signal:
+                raise Interrupted
             yield
         finally:
             self.inside_breakable = False
@@ -136,14 +138,15 @@ class Training:
             self.announce("this world cannot be saved: its episodes start anew")
             self.agent.cut()
             self.episodes.running[:] = 0
-            self.first_step = self.env.reset(self.experiment.seed + self.steps)
+            self.first_step = self.env.reset(self.experiment.seed + (self.steps << 32))
 
     def run(self, folder: run.Run) -> int:
         """Train to the end; return the exit code: 0, 128 + the signal that ended it early, or 1
         after a loss that is not finite."""
         self.folder = folder
+        folder.lock()
         self.log = run.Log(folder.folder, self.steps)
-        self.saved_at = self.steps
+        self.saved_at = self.steps or -1  # a new run has not even saved its start
         if not self.steps:
             self.log.write_settings(self.experiment)
         elif (folder.checkpoints / "best").is_dir():  # the last evaluation came after the last save
@@ -167,6 +170,7 @@ class Training:
             finally:
                 self.log.close()
                 self.env.close()
+                folder.unlock()
         return 128 + self.interrupt.signal if self.interrupt.signal else 0
 
     def learn(self) -> None:
@@ -190,6 +194,8 @@ class Training:
                     self.record()
                 if self.passed(before, experiment.checkpoint.every):
                     self.save()
+        if self.logged[0] < self.steps and self.steps >= experiment.num_steps:
+            self.write_log()
 
     def passed(self, before: int, every: int) -> bool:
         """Tell whether the last steps passed a multiple of `every`; 0 is never."""
@@ -262,7 +268,7 @@ class Training:
             return
         folder, keep = self.folder.checkpoints, self.experiment.checkpoint.keep
         checkpoint.save(folder, f"{self.steps:09d}", self.parts())
-        checkpoint.prune(folder, keep)
+        checkpoint.prune(folder, keep, f"{self.steps:09d}")
         self.saved_at = self.steps
 
 

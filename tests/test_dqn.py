@@ -160,7 +160,7 @@ def learned_value(clock: bool = False, forgetful: bool = False, **changes: Any) 
     "changes",
     [
         {},
-        {"num_steps": 3},
+        {"n_step": 3},
         {"double": True, "dueling": True, "prioritized": True},
         {"encoder": encoders.Config(name="mlp", hidden=(16,)), "learning_rate": 0.02},
     ],
@@ -320,7 +320,7 @@ def test_target_is_the_network_as_it_was_at_the_last_multiple():
 
 
 def test_first_updates_wait_until_a_whole_return_is_in_memory():
-    agent = config(learning_starts=1, steps_per_update=1, num_steps=3).make(vectors(1), 0)
+    agent = config(learning_starts=1, steps_per_update=1, n_step=3).make(vectors(1), 0)
     for step in range(6):
         agent.learn(noise(vectors(1), 1, seed=step, terminated=np.zeros((2, 1), bool)))
     assert agent.num_updates == 3
@@ -383,7 +383,7 @@ def test_double_target_is_the_value_of_the_online_networks_choice():
 
 def test_n_step_target_ends_with_the_episode():
     # The 3-step returns from SEEN are cut after one step, at NEXT.
-    metrics = known(num_steps=3).update()
+    metrics = known(n_step=3).update()
     assert metrics["train/loss"] == pytest.approx(huber(0.5 - (0.25 + 0.9 * 0.7)))
 
 
@@ -554,7 +554,7 @@ def test_auto_precision_is_float32_where_it_does_not_pay():
 def test_loaded_agent_goes_on_bitwise(tmp_path, precision, parts):
     spec = Spec(2, PICTURES, spaces.Discrete(3))
     switches = dict.fromkeys(["double", "dueling", "prioritized"], parts)
-    settings = {"precision": precision, "target_every": 20, "num_steps": 3 if parts else 1}
+    settings = {"precision": precision, "target_every": 20, "n_step": 3 if parts else 1}
     agent = picture_agent(**settings, **switches)
     other = picture_agent(seed=1, **settings, **switches)
 

@@ -335,13 +335,11 @@ def test_pickle_in_a_checkpoint_is_refused_and_never_run(finished, tmp_path, ver
 
 @pytest.mark.parametrize("missing", ["told by ale-py", "not there"])
 def test_missing_rom_is_refused_with_the_command_that_repairs(
-    refused, tiny, tmp_path, monkeypatch, missing, request
+    refused, tiny, tmp_path, monkeypatch, missing
 ):
     if missing == "told by ale-py":
         monkeypatch.setattr("ale_py.roms.get_rom_path", lambda game: None)
     else:
-        reason = "envs/atari.py does not expect get_rom_path to raise where there is no file"
-        request.applymarker(pytest.mark.xfail(raises=FileNotFoundError, reason=reason))
         monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
     answer = refused("train", tiny.with_name("pong.yaml"))
     assert "pong" in answer

@@ -25,16 +25,6 @@ def test_double_values_the_online_choice_with_the_target_network():
     assert not torch.allclose(double, q_target(RETURNS, DISCOUNT, ONLINE))
 
 
-def test_illegal_actions_are_never_the_best_next_ones():
-    mask = torch.tensor([[True, False, True], [False, True, False]])
-    assert q_target(RETURNS, DISCOUNT, TARGET, next_mask=mask).tolist() == pytest.approx(
-        [0.5 + 0.9 * 2.0, -1.0 + 0.5 * -3.0]
-    )
-    assert q_target(RETURNS, DISCOUNT, TARGET, ONLINE, mask).tolist() == pytest.approx(
-        [0.5 + 0.9 * 1.0, -1.0 + 0.5 * -3.0]
-    )
-
-
 def test_target_passes_no_gradient_to_either_network():
     target, online = TARGET.clone().requires_grad_(), ONLINE.clone().requires_grad_()
     assert not q_target(RETURNS, DISCOUNT, target, online).requires_grad

@@ -48,7 +48,7 @@ recording: {max_steps: 2}
 checkpoint: {every: 150}
 """
 PLAIN: list[str] = []
-ALL_PARTS = ["--agent.double", "--agent.dueling", "--agent.num-steps=3", "--agent.prioritized"]
+ALL_PARTS = ["--agent.double", "--agent.dueling", "--agent.n-step=3", "--agent.prioritized"]
 NEVER = ["--checkpoint.every=1000000"]
 
 

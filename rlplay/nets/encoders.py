@@ -70,7 +70,7 @@ class MLP(Encoder):
         self.strides = (1,)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = x.flatten(1)
+        x = x.reshape(len(x), -1)
         for layer in self.layers:
             x = F.relu(layer(x))
         return [x[:, :, None, None]]

@@ -53,4 +53,8 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     kilobytes = re.search(r"MemAvailable:\s+(\d+)", meminfo.read_text())
     assert kilobytes, "/proc/meminfo without MemAvailable"
-    return int(kilobytes[1]) * 1024
+    free = int(kilobytes[1]) * 1024
+    group = Path("/sys/fs/cgroup")  # a container may be allowed less than the machine has
+    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text()) != "max\n":
+        free = min(free, int(limit) - int((group / "memory.current").read_text()))
+    return free

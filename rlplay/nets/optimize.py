@@ -75,9 +75,15 @@ class Optimizer:
     @torch.no_grad()
     def load_weights(self, weights: dict[str, Array]) -> None:
         """Take over saved masters. Raises Mistake where names or shapes are another network's."""
+        mine = {name: tuple(m.shape) for name, m in zip(self.names, self.masters, strict=True)}
+        saved = {name: array.shape for name, array in weights.items()}
+        for name in mine.keys() | saved.keys():
+            if mine.get(name) != saved.get(name):
+                raise Mistake(
+                    f"the saved weights are of another network: {name} is {saved.get(name)} there"
+                    f" and {mine.get(name)} here"
+                )
         for name, master in zip(self.names, self.masters, strict=True):
-            if name not in weights or weights[name].shape != tuple(master.shape):
-                raise Mistake(f"the saved weights do not fit this network: {name} differs")
             master.copy_(torch.from_numpy(np.array(weights[name])))
         self.publish()
 
