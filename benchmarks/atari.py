@@ -1,7 +1,8 @@
-"""rlplay on Atari Pong beside its peers on the same machine: ale-py's bare vector env, and the DQN
+"""rlplay on Atari beside its peers on the same machine: ale-py's bare vector env, and the DQN
 of Stable-Baselines3 (Raffin et al. 2021) as its users run it.
 
-    python benchmarks/atari.py [env|speed|tuned|score|cuda|all] [--seconds N] [--rounds R] [--out F]
+    python benchmarks/atari.py [env|speed|tuned|score|cuda|all] [--seconds N] [--rounds R]
+                               [--config PRESET] [--out FILE]
 
 Every measurement is a process of its own. A round measures each side once, the next one in reverse
 (A B, B A, ...), so that a machine that slows down slows all sides; ratios are taken within a round.
@@ -115,9 +116,9 @@ def rlplay_speed(options: Options) -> dict:
 
 
 def preset(options: Options) -> Any:
-    """Return the experiment pong/dqn with flags laid over it."""
+    """Return our preset with flags laid over it."""
     flags = ["--agent.device", options.device, "--seed", str(options.seed), *options.flags]
-    return config.load("pong/dqn", flags)
+    return config.load(options.config, flags)
 
 
 def learning(training: Any) -> Iterator[int]:
@@ -149,7 +150,8 @@ def sb3_dqn(options: Options, **settings: Any) -> Any:
 
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     n, sticky = options.num_envs, {"repeat_action_probability": 0.25}
-    env = make_atari_env("PongNoFrameskip-v4", n, options.seed, env_kwargs=sticky)
+    game = preset(options).env.game.title().replace("_", "")
+    env = make_atari_env(f"{game}NoFrameskip-v4", n, options.seed, env_kwargs=sticky)
     return DQN("CnnPolicy", VecFrameStack(env, 4), learning_rate=1e-4, buffer_size=100_000,
                batch_size=32, train_freq=4 // n, gradient_steps=1, optimize_memory_usage=False,
                seed=options.seed, device=options.device, **settings)  # fmt: skip
@@ -205,8 +207,9 @@ def memory(arrays: Any) -> dict:
 
 
 def rlplay_score(options: Options) -> dict:
+    experiment = preset(options)  # imports torch
     until = time.perf_counter() + options.seconds
-    training = train.Training(preset(options), print)
+    training = train.Training(experiment, print)
     steps = next(steps for steps in learning(training) if time.perf_counter() >= until)
     return scored(training.agent, options, steps, until)
 
@@ -214,6 +217,8 @@ def rlplay_score(options: Options) -> dict:
 def sb3_score(options: Options) -> dict:
     """The Atari settings of RL Zoo (Raffin 2020). They are for ten million steps: of what the clock
     allows, 10% go to exploration, as there, and at most 10% to filling the memory."""
+    import stable_baselines3  # noqa: F401, before the clock starts
+
     until = time.perf_counter() + options.seconds
     # The clock ends the training, at about a tenth of the steps that SB3 is told.
     model = sb3_dqn(options, learning_starts=min(100_000, options.expected // 10),
@@ -247,7 +252,8 @@ COLUMNS = {"rate": ",.0f", "update_ms": ".2f", **SHARES, "peak_gb": ".2f", **SCO
 
 def run_part(part: Part, options: argparse.Namespace, out: Path) -> None:
     seconds, rounds = options.seconds or part.seconds, options.rounds or part.rounds
-    common = {"seconds": seconds, "device": options.device, "num_envs": 1, "flags": []}
+    common = {"seconds": seconds, "device": options.device, "config": options.config}
+    common |= {"num_envs": 1, "flags": []}
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     machine = {"memory_gb": gigabytes, "load_before": os.getloadavg()[0]}
     print(f"{part.about}; rounds: {rounds}, seconds: {seconds:g}, {machine}", flush=True)
@@ -309,6 +315,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="how often each side is measured")
     parser.add_argument("--episodes", type=int, default=30, help="of each evaluation in score")
     parser.add_argument("--seed", type=int, default=0, help="of the first round; the next has +1")
+    parser.add_argument("--config", default="pong/dqn", help="the preset of tuned and score")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/atari_PART.json")
     options = parser.parse_args()
