@@ -1,8 +1,7 @@
 """rlplay on Atari beside its peers on the same machine: ale-py's bare vector env, and the DQN
 of Stable-Baselines3 (Raffin et al. 2021) as its users run it.
 
-    python benchmarks/atari.py [env|speed|tuned|score|cuda|all] [--seconds N] [--rounds R]
-                               [--config PRESET] [--out FILE]
+    python benchmarks/atari.py [PART] [--seconds N] [--rounds R] [--config PRESET] [--out FILE]
 
 Every measurement is a process of its own. A round measures each side once, the next one in reverse
 (A B, B A, ...), so that a machine that slows down slows all sides; ratios are taken within a round.
@@ -61,7 +60,6 @@ def parts() -> dict[str, Part]:
     envs = {f"{who}, num_envs {n}": {"measure": "env_rate", "num_envs": n, "bare": who != "rlplay"}
             for n in (8, 16) for who in ("bare", "rlplay")}  # fmt: skip
     sb3 = {f"SB3, num_envs {n}": {"measure": "sb3_speed", "num_envs": n} for n in (1, 4)}
-    one, _ = sb3
     ours = {f"rlplay, num_envs {n}, {precision}":
             trained(f"{AS_SB3} --env.num-envs {n} --agent.precision {precision}")
             for n in (1, 4, 8) for precision in ("float32", "auto")}  # fmt: skip
@@ -77,9 +75,9 @@ def parts() -> dict[str, Part]:
         "env": Part("our env beside bare ale-py, random actions", 5, 5, envs,
                     [(f"rlplay, num_envs {n}", f"bare, num_envs {n}", 0.95) for n in (8, 16)]),
         "speed": Part("SB3's DQN and ours, same hyper-parameters", 20, 3, sb3 | ours,
-                      [(side, base, 2 if base == one else None) for side in ours for base in sb3]),
+                      [(side, base, 2 if "1" in base else None) for side in ours for base in sb3]),
         "tuned": Part("our preset beside SB3's DQN", 20, 3, sb3 | {"pong/dqn": trained("")},
-                      [("pong/dqn", base, 4 if base == one else None) for base in sb3]),
+                      [("pong/dqn", base, 4 if "1" in base else None) for base in sb3]),
         "score": Part("SB3's DQN and our preset after the same time", 600, 1, score, []),
         "cuda": Part("training beside the env alone, num_envs 64", 20, 3, gpu,
                      [(side, "env alone", 0.8) for side in list(gpu)[1:]]),
@@ -93,10 +91,9 @@ def env_rate(options: Options) -> dict:
 
         plain: Any = {"noop_max": 0, "use_fire_reset": False, "reward_clipping": False}
         env = AtariVectorEnv("pong", n, repeat_action_probability=0.25, **plain)
-        env.reset(seed=options.seed)
     else:
         env = atari.Config(game="pong", num_envs=n, sticky_actions=0.25).make()
-        env.reset(options.seed)
+    env.reset(seed=options.seed)
     actions = np.random.default_rng(options.seed).integers(6, size=(1000, n))
     count, started = 0, time.perf_counter()
     while (spent := time.perf_counter() - started) < options.seconds:

@@ -142,11 +142,10 @@ def test_lost_life_ends_the_bootstrap_and_not_the_game():
 # --- seeds -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 3, 2**31 - 1, 2**40])
-@pytest.mark.parametrize("kind", [int, np.int64, np.uint64])
-def test_seed_of_any_type_and_size_repeats_the_play(seed, kind):
-    env = make(num_envs=2, sticky_actions=0.25)
-    assert digest(play(env, 40, kind(seed))) == digest(play(env, 40, int(seed)))
+def test_seed_of_any_type_and_size_repeats_the_play():
+    env = make(sticky_actions=0.25)
+    for seed in (np.int64(0), np.uint8(3), np.int32(2**31 - 1), np.uint64(2**40)):
+        assert digest(play(env, 30, seed)) == digest(play(env, 30, int(seed)))  # type: ignore
 
 
 def test_other_seeds_are_other_games():
