@@ -123,13 +123,14 @@ def resume(words: list[str], root: Path) -> int:
 
     folder = run.find(name, root)
     experiment = folder.experiment(words)
-    folder.lock()
-    training = Training(experiment, say)  # first, so that memory is refused before it is taken
-    training.restore(checkpoint.newest(folder.checkpoints, say)[1])
-    folder.describe(experiment, training.env.spec)
-    if training.steps >= experiment.num_steps:
-        say(f"{folder.name} is trained to its end; for more, add --num-steps {2 * training.steps}")
-    return go(training, folder)
+    with folder.locked():
+        training = Training(experiment, say)  # first, so that memory is refused before it is taken
+        training.restore(checkpoint.newest(folder.checkpoints, say)[1])
+        folder.describe(experiment, training.env.spec)
+        if training.steps >= experiment.num_steps:
+            more = 2 * training.steps
+            say(f"{folder.name} is trained to its end; for more, add --num-steps {more}")
+        return go(training, folder)
 
 
 def go(training: Training, folder: Run) -> int:

@@ -23,10 +23,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.guard: IO[str] | None = None  # the open lock file, while we train here
+        self.is_locked = False
 
     @property
     def name(self) -> str:
@@ -68,22 +68,24 @@ class Run:
             )
         return experiment
 
-    def lock(self) -> None:
-        """Keep other processes from training in this folder until `unlock`, or the end of this
-        process. Raises Mistake where one already does."""
-        if self.guard is None:
-            guard = (self.folder / ".lock").open("w")
-            try:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder meanwhile. Raises Mistake where one
+        already does."""
+        if self.is_locked:  # by an outer `with` of ours
+            yield
+            return
+        guard = os.open(self.folder, os.O_RDONLY)
+        try:
+            with suppress(BlockingIOError):
                 fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                wrong = f"{self.name} is being trained by another process; stop that one first"
-                raise Mistake(wrong) from error
-            self.guard = guard
-
-    def unlock(self) -> None:
-        if self.guard is not None:
-            self.guard.close()
-            self.guard = None
+                self.is_locked = True
+            if not self.is_locked:
+                raise Mistake(f"{self.name} is being trained by another process; stop that first")
+            yield
+        finally:
+            self.is_locked = False
+            os.close(guard)
 
     def describe(self, experiment: Experiment, spec: Spec) -> None:
         """Write down what the run is made of. Raises Mistake where the folder cannot be written."""

@@ -142,9 +142,12 @@ class Training:
 
     def run(self, folder: run.Run) -> int:
         """Train to the end; return the exit code: 0, 128 + the signal that ended it early, or 1
-        after a loss that is not finite."""
+        after a loss that is not finite. Raises Mistake where another process trains there."""
+        with folder.locked():
+            return self.run_in(folder)
+
+    def run_in(self, folder: run.Run) -> int:
         self.folder = folder
-        folder.lock()
         self.log = run.Log(folder.folder, self.steps)
         self.saved_at = self.steps or -1  # a new run has not even saved its start
         if not self.steps:
@@ -170,7 +173,6 @@ class Training:
             finally:
                 self.log.close()
                 self.env.close()
-                folder.unlock()
         return 128 + self.interrupt.signal if self.interrupt.signal else 0
 
     def learn(self) -> None:

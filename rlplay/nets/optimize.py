@@ -80,7 +80,7 @@ class Optimizer:
         for name in mine.keys() | saved.keys():
             if mine.get(name) != saved.get(name):
                 raise Mistake(
-                    f"the saved weights are of another network: {name} is {saved.get(name)} there"
+                    f"the saved weights do not fit this network: {name} is {saved.get(name)} there"
                     f" and {mine.get(name)} here"
                 )
         for name, master in zip(self.names, self.masters, strict=True):
