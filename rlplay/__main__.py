@@ -110,7 +110,7 @@ def train(words: list[str], root: Path) -> int:
 
     training = Training(experiment, say)
     folder = run.create(experiment, training.env.spec, root)
-    return go(training, folder)
+    return go(training, folder, ["train", *words])
 
 
 def resume(words: list[str], root: Path) -> int:
@@ -130,12 +130,12 @@ def resume(words: list[str], root: Path) -> int:
         if training.steps >= experiment.num_steps:
             more = 2 * training.steps
             say(f"{folder.name} is trained to its end; for more, add --num-steps {more}")
-        return go(training, folder)
+        return go(training, folder, ["resume", name, *words])
 
 
-def go(training: Training, folder: Run) -> int:
+def go(training: Training, folder: Run, command: list[str]) -> int:
     """Train in a run folder until the end or a signal; return the exit code."""
-    folder.start(["rlplay", *sys.argv[1:]])
+    folder.start(["rlplay", *command])
     experiment = training.experiment
     say(
         f"{experiment.agent.name} learns {experiment.env.world}, agent steps {training.steps:,} to"
