@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -50,6 +50,9 @@ class Step(NamedTuple):
     truncated: Array  # [N] bool, the episode was cut short; the value of this observation counts
     discount: Array  # [N] float32, 0 where the future is worth nothing (terminated, a lost life)
     state: Any = None  # [N] game states, for agents that plan; else None
+    measures: Mapping[str, Array] | None = None
+    """[N] by name: what the world alone knows of having arrived here, such as regret. For logs and
+    plots, never for agents; NaN where there is nothing to tell."""
 
     @property
     def done(self) -> Array:  # [N] bool
@@ -69,6 +72,7 @@ class Step(NamedTuple):
         truncated: Array | None = None,
         discount: Array | None = None,
         state: Any = None,
+        measures: Mapping[str, Array] | None = None,
     ) -> Step:
         """Return the step at `observation` [N, ...], with every other field at its quiet default:
         all actions legal, one player, nothing earned, not over, score equal to reward, discount 0
@@ -86,6 +90,7 @@ class Step(NamedTuple):
             truncated=np.zeros(n, bool) if truncated is None else truncated,
             discount=1 - terminated.astype(np.float32) if discount is None else discount,
             state=state,
+            measures=measures,
         )
 
 
@@ -101,6 +106,24 @@ class Trajectory(NamedTuple):
 
     step: Step  # leaves [T + 1, N, ...]
     decision: Decision  # leaves [T, N, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the states of a small world lie, to draw what an agent thinks of each of them."""
+
+    cells: (
+        Array  # [S, 3] int64: panel, row and column of each state; panel -1 where it is not drawn
+    )
+    panels: tuple[str, ...] = ("",)
+    """The title of each panel."""
+    axes: tuple[str, str] = ("", "")
+    """What the rows and the columns count."""
+    labels: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """What is written beside each row and below each column; empty for their numbers."""
+    arrows: Array | None = None  # [A, 2] rows down and columns right that each action goes
+    marks: Mapping[int, str] = field(default_factory=dict)
+    """Letters to write on states, such as S and G."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +147,12 @@ class Spec:
     reference_scores: tuple[float, float] | None = None
     """Score of a random player and of a person, where a table has them."""
     model: Any = None
-    """A Game or transition tables, for agents that plan."""
+    """A Game or transition tables (model.py), for agents that plan."""
+    layout: Layout | None = None
+    """How to draw all states of a world with few."""
+    policies: Mapping[str, Array] = field(default_factory=dict)
+    """Policies that go with the world, [S, A] probabilities by name, for agents that evaluate a
+    given one."""
 
     @property
     def num_actions(self) -> int:
@@ -138,7 +166,7 @@ class Env(Protocol):
     spec: Spec
 
     def reset(self, seed: int) -> Step:
-        """Start every env anew; env i is seeded from (seed, i), so envs side by side differ."""
+        """Start every env anew; same seed, same stream, and envs side by side differ."""
         ...
 
     def step(self, action: Array) -> Step:

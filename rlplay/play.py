@@ -32,6 +32,7 @@ def collect(moments: Iterable[Moment], horizon: int) -> Trajectory:
     """Take the next `horizon` moments of a stream and stack them into one trajectory."""
     taken = list(islice(moments, horizon))
     steps = [moment.step for moment in taken] + [taken[-1].following]
+    steps = [step._replace(measures=None) for step in steps]  # they are not for agents
     decisions = [moment.decision for moment in taken]
     return Trajectory(
         Step(*(stack(column) for column in zip(*steps, strict=True))),
