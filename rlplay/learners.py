@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numba import njit
 
-from rlplay.core import Agent, Array, Decision, Mistake, Range, Spec, State, Step
+from rlplay.core import Agent, Array, Decision, Mistake, Range, Spec, State
 
 MAX_STATES = 1_000_000
 """Up to so many states, a table has a row for each of them; beyond, for those that were visited."""
@@ -142,8 +142,8 @@ class Control:
 def epsilon_greedy(
     q_values: Array, action_mask: Array, epsilon: float, generator: np.random.Generator | None
 ) -> Decision:
-    """Return the best legal actions by `q_values` [M, A], ties broken at random, or with probability
-    epsilon any legal one. Without a generator: always the first of the best."""
+    """Return the best legal actions by `q_values` [M, A], ties broken at random, or with
+    probability epsilon any legal one. Without a generator: always the first of the best."""
     if generator is None:
         action = np.where(action_mask, q_values, -np.inf).argmax(1)
     else:

@@ -100,7 +100,7 @@ class Model:
     @cached_property
     def terminal(self) -> Array:
         """[S] bool, the states without a legal action."""
-        return ~self.action_mask.any(1)
+        return np.logical_not(self.action_mask.any(1))
 
     @cached_property
     def pair(self) -> Array:
