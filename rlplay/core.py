@@ -219,8 +219,9 @@ class Agent(ABC):
     def act(self, step: Step, explore: bool = True) -> Decision:
         """Decide for all N envs; with `explore` false, as well as the agent knows."""
 
-    def learn(self, trajectory: Trajectory) -> dict[str, float]:
-        """Learn from T decisions; return metrics by name, such as {"train/loss": 0.1}.
+    def learn(self, trajectory: Trajectory) -> Mapping[str, float | Array]:
+        """Learn from T decisions; return metrics by name, such as {"train/loss": 0.1}: a number, or
+        an array [N] where N runs side by side learn each on its own.
 
         Raises NonFinite where a loss or gradient is not a number."""
         return {}

@@ -33,6 +33,7 @@ import numpy as np
 from rlplay import checkpoint, config
 from rlplay.config import Experiment
 from rlplay.core import Agent, Array, Env, Mistake, Spec, State, Step, nearest
+from rlplay.settings import to_dict
 
 PACKAGES = ("rlplay", "torch", "numpy", "gymnasium", "ale-py", "stable-baselines3", "pettingzoo")
 
@@ -261,7 +262,7 @@ class Log:
         from torch.utils.tensorboard.summary import hparams
 
         self.writer.add_text("config", f"```\n{config.dump(experiment)}\n```", 0)
-        settings = dict(flatten(config.to_dict(experiment)))
+        settings = dict(flatten(to_dict(experiment)))
         for summary in hparams(settings, {"eval/mean_reward": 0.0, "rollout/ep_rew_mean": 0.0}):
             self.writer._get_file_writer().add_summary(summary)
         self.writer.flush()
@@ -296,7 +297,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def protocol(experiment: Experiment, spec: Spec) -> dict[str, Any]:
     """Return what must be known to compare this run's scores with others'."""
-    settings = config.to_dict(experiment)
+    settings = to_dict(experiment)
     return {
         "training": settings["env"],
         "evaluation": {

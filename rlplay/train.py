@@ -10,7 +10,6 @@ import dataclasses
 import os
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -19,11 +18,12 @@ import numpy as np
 
 from rlplay import checkpoint, evaluate, record, run
 from rlplay.config import Experiment
-from rlplay.core import Agent, Env, Mistake, NonFinite, Spec, State
-from rlplay.play import Moment, collect, play
+from rlplay.core import Agent, Env, Mistake, NonFinite, State
+from rlplay.metrics import Averages, Episodes
+from rlplay.play import collect, play
 
-RECENT = 100
-"""Finished episodes over which the log averages."""
+PAUSE = 0.5
+"""Seconds between two lines on the terminal, at least; the log misses none."""
 
 
 class Interrupted(BaseException):
@@ -66,47 +66,6 @@ class Interrupt:
             raise Interrupted
 
 
-class Episodes:
-    """Listens to a stream of play and keeps what the log says about episodes."""
-
-    def __init__(self, spec: Spec) -> None:
-        self.count = 0
-        self.running = np.zeros((spec.num_envs, 3))  # reward, score and length so far
-        self.finished: deque[list[float]] = deque(maxlen=RECENT)
-
-    def listen(self, moments: Iterator[Moment]) -> Iterator[Moment]:
-        for moment in moments:
-            self.running[moment.step.done] = 0  # the action after a done began a new episode
-            following = moment.following
-            self.running[:, 0] += following.reward[:, 0]
-            self.running[:, 1] += following.score[:, 0]
-            self.running[:, 2] += ~moment.step.done
-            self.finished.extend(self.running[following.done].tolist())
-            self.count += int(following.done.sum())
-            yield moment
-
-    def metrics(self) -> dict[str, float]:
-        """Return means over the recent episodes: reward as learned from, score in game points."""
-        if not self.finished:
-            return {}
-        reward, score, length = np.mean(self.finished, axis=0).tolist()
-        return {
-            "rollout/ep_rew_mean": reward,
-            "rollout/ep_score_mean": score,
-            "rollout/ep_len_mean": length,
-        }
-
-    def state_dict(self) -> State:
-        finished = np.array(self.finished).reshape(-1, 3)
-        return {"count": self.count, "running": self.running, "finished": finished}
-
-    def load_state_dict(self, state: State) -> None:
-        self.count = state["count"]
-        self.finished.extend(state["finished"].tolist())
-        if state["running"].shape == self.running.shape:
-            self.running = np.array(state["running"])
-
-
 class Training:
     """One training from its start, or from a checkpoint, to its end."""
 
@@ -116,8 +75,8 @@ class Training:
         self.announce = announce
         self.env: Env = experiment.env.make()
         self.agent: Agent = experiment.agent.make(self.env.spec, experiment.seed)
-        self.episodes = Episodes(self.env.spec)
         self.averages = Averages()
+        self.episodes = Episodes(self.env.spec, self.averages)
         self.steps = 0  # agent steps over all envs
         self.seconds = 0.0  # spent learning, over all sessions of the run
         self.best = -np.inf  # mean score of the best evaluation
@@ -137,7 +96,7 @@ class Training:
         else:
             self.announce("this world cannot be saved: its episodes start anew")
             self.agent.cut()
-            self.episodes.running[:] = 0
+            self.episodes.cut()
             self.first_step = self.env.reset(self.experiment.seed + (self.steps << 32))
 
     def run(self, folder: run.Run) -> int:
@@ -180,11 +139,15 @@ class Training:
         experiment, agent = self.experiment, self.agent
         moments = self.episodes.listen(play(self.env, agent, self.first_step))
         self.logged = (self.steps, self.seconds)
-        self.announce(HEADER)
+        self.table = Table(self.announce, experiment.num_steps)
         while self.steps < experiment.num_steps and not self.interrupt.signal:
             started, before = time.perf_counter(), self.steps
             trajectory = collect(moments, agent.horizon)
-            self.averages.add(agent.learn(trajectory))
+            metrics = agent.learn(trajectory)
+            self.averages.add(metrics)
+            for name, values in metrics.items():
+                if isinstance(values, np.ndarray):
+                    self.episodes.note(name.rpartition("/")[2], values)
             self.steps += trajectory.decision.action.shape[0] * self.env.spec.num_envs
             self.seconds += time.perf_counter() - started
             if self.passed(before, experiment.log_every):
@@ -198,6 +161,7 @@ class Training:
                     self.save()
         if self.logged[0] < self.steps and self.steps >= experiment.num_steps:
             self.write_log()
+        self.table.close()
 
     def passed(self, before: int, every: int) -> bool:
         """Tell whether the last steps passed a multiple of `every`; 0 is never."""
@@ -218,7 +182,7 @@ class Training:
             "time/episodes": self.episodes.count,
         }
         self.log.write(metrics, self.steps)
-        self.announce(row(metrics, self.experiment.num_steps))
+        self.table.add(metrics)
 
     def evaluate(self) -> None:
         """Score the agent by the protocol; keep it as `best` where it never scored higher."""
@@ -274,32 +238,6 @@ class Training:
         self.saved_at = self.steps
 
 
-class Averages:
-    """Means of the metrics since the log last took them; of whole numbers, the latest."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, list[float]] = {}  # name -> [sum, count]
-
-    def add(self, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            if isinstance(value, int):
-                self.sums[name] = [value, 0]
-            else:
-                total, count = self.sums.get(name, (0.0, 0))
-                self.sums[name] = [total + value, count + 1]
-
-    def take(self) -> dict[str, float]:
-        means = {name: total / (count or 1) for name, (total, count) in self.sums.items()}
-        self.sums = {}
-        return means
-
-    def state_dict(self) -> State:
-        return {"sums": self.sums}
-
-    def load_state_dict(self, state: State) -> None:
-        self.sums = {name: list(pair) for name, pair in state["sums"].items()}
-
-
 def score(experiment: Experiment, agent: Agent) -> evaluate.Result:
     """Evaluate an agent in the world of the experiment, by its protocol."""
     protocol = experiment.evaluation
@@ -331,22 +269,54 @@ def num_bytes(state: State) -> int:
     return sum(value.nbytes for value in state.values() if isinstance(value, np.ndarray))
 
 
-COLUMNS = (
-    ("agent steps", "time/total_timesteps", "{:,.0f}"),
-    ("episodes", "time/episodes", "{:,.0f}"),
-    ("score", "rollout/ep_score_mean", "{:.1f}"),
-    ("length", "rollout/ep_len_mean", "{:,.0f}"),
-    ("explore", "rollout/exploration_rate", "{:.3f}"),
-    ("loss", "train/loss", "{:.5f}"),
-    ("value", "train/q_value", "{:.3f}"),
-    ("steps/s", "time/fps", "{:,.0f}"),
-)
-HEADER = "".join(f"{title:>12}" for title, _, _ in COLUMNS) + f"{'left':>12}"
+class Table:
+    """The table on the terminal: a line for each log entry, but none sooner than PAUSE seconds
+    after the one before, and the last one always."""
 
+    COLUMNS = (
+        ("agent steps", "time/total_timesteps", "{:,.0f}"),
+        ("episodes", "time/episodes", "{:,.0f}"),
+        ("score", "rollout/ep_score_mean", "{:.1f}"),
+        ("length", "rollout/ep_len_mean", "{:,.0f}"),
+        ("reward", "rollout/reward", "{:.3f}"),
+        ("optimal", "rollout/optimal_action", "{:.1%}"),
+        ("regret", "rollout/regret", "{:.1f}"),
+        ("RMS error", "train/rms_error", "{:.4f}"),
+        ("residual", "train/residual", "{:.1e}"),
+        ("error below", "train/error_bound", "{:.1e}"),
+        ("explore", "rollout/exploration_rate", "{:.3f}"),
+        ("loss", "train/loss", "{:.5f}"),
+        ("value", "train/q_value", "{:.3f}"),
+        ("steps/s", "time/fps", "{:,.0f}"),
+    )
+    ALWAYS = ("agent steps", "episodes", "score", "length", "steps/s")
 
-def row(metrics: dict[str, float], num_steps: int) -> str:
-    """Return a line of the table on the terminal, with the time left at this rate."""
-    cells = [form.format(metrics[name]) if name in metrics else "-" for _, name, form in COLUMNS]
-    left = int((num_steps - metrics["time/total_timesteps"]) / metrics["time/fps"])
-    cells.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}")
-    return "".join(f"{cell:>12}" for cell in cells)
+    def __init__(self, announce: Callable[[str], None], num_steps: int) -> None:
+        self.announce = announce
+        self.num_steps = num_steps
+        self.columns: list[tuple[str, str, str]] = []
+        self.waiting: dict[str, float] = {}
+        self.last = -np.inf  # time of the last line, seconds
+
+    def add(self, metrics: dict[str, float]) -> None:
+        """Print the line of a log entry, now or, where the next comes sooner, never."""
+        self.waiting = metrics
+        if time.perf_counter() - self.last >= PAUSE:
+            self.show()
+
+    def close(self) -> None:
+        """Print the last line if it was not yet."""
+        if self.waiting:
+            self.show()
+
+    def show(self) -> None:
+        metrics, self.waiting = self.waiting, {}
+        self.last = time.perf_counter()
+        columns = [c for c in self.COLUMNS if c[1] in metrics or c[0] in self.ALWAYS]
+        if not {*columns} <= {*self.columns}:  # something new to show
+            self.columns = columns
+            self.announce("".join(f"{title:>12}" for title, _, _ in columns) + f"{'left':>12}")
+        cells = [form.format(metrics[k]) if k in metrics else "-" for _, k, form in self.columns]
+        left = int((self.num_steps - metrics["time/total_timesteps"]) / metrics["time/fps"])
+        cells.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}")
+        self.announce("".join(f"{cell:>12}" for cell in cells))

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import pytest
 import yaml
 
-from rlplay import config
+from rlplay import config, settings
 from rlplay.config import Experiment, load
 from rlplay.core import Mistake, Range
 
@@ -100,7 +100,7 @@ def test_flag_adds_to_free_keys_of_the_file(write):
 
 def test_another_agent_starts_from_its_own_defaults(cartpole):
     experiment = cartpole("--agent.name uniform")
-    assert config.to_dict(experiment.agent) == {"name": "uniform"}
+    assert settings.to_dict(experiment.agent) == {"name": "uniform"}
     assert experiment.env.num_envs == 4
     assert cartpole("--agent.name dqn").agent.learning_rate == 1e-3  # the same agent keeps them
 
@@ -151,7 +151,7 @@ def test_any_text_survives_the_file(cartpole, write, text):
 
 
 def test_dump_keeps_the_order_of_the_fields(cartpole):
-    assert list(config.to_dict(cartpole())) == [f.name for f in dataclasses.fields(Experiment)]
+    assert list(settings.to_dict(cartpole())) == [f.name for f in dataclasses.fields(Experiment)]
     assert config.dump(cartpole()).startswith("env:\n  name: gymnasium\n  id: CartPole-v1\n")
     assert "hidden: [32, 32]\n" in config.dump(cartpole())
 
@@ -380,7 +380,7 @@ class Outer:
     ],
 )
 def test_converter_takes_what_fits(raw, value):
-    assert config.convert(Outer, raw, "x.yaml") == value
+    assert settings.convert(Outer, raw, "x.yaml") == value
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_converter_takes_what_fits(raw, value):
     ],
 )
 def test_words_of_a_flag_mean_what_their_setting_can_be(flags, value):
-    assert config.convert(Outer, config.parse(flags.split()), "x.yaml") == value
+    assert settings.convert(Outer, settings.parse(flags.split()), "x.yaml") == value
 
 
 @pytest.mark.parametrize(
@@ -413,13 +413,13 @@ def test_words_of_a_flag_mean_what_their_setting_can_be(flags, value):
 )
 def test_converter_names_what_does_not_fit(raw, message):
     with pytest.raises(Mistake) as caught:
-        config.convert(Outer, raw, "x.yaml")
+        settings.convert(Outer, raw, "x.yaml")
     assert str(caught.value).startswith(message)
 
 
 def test_type_that_no_file_can_hold_is_a_bug_and_no_mistake():
     with pytest.raises(TypeError, match="a setting cannot be of the type"):
-        config.fit(bytes, "x")
+        settings.fit(bytes, "x")
 
 
 # The help text and the cost of an import.

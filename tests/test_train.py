@@ -3,7 +3,6 @@ and what was good is kept."""
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import random
@@ -23,9 +22,8 @@ from gymnasium.spaces import Box, Discrete
 
 from rlplay import checkpoint, config, run, train
 from rlplay.config import Experiment
-from rlplay.core import Agent, Decision, Spec, State, Step
-from rlplay.play import play
-from rlplay.train import Averages, Episodes, Training
+from rlplay.core import Agent, State
+from rlplay.train import Training
 
 CARTPOLE = """
 env: {name: gymnasium, id: CartPole-v1, num_envs: 2}
@@ -78,6 +76,11 @@ class Poison(gymnasium.Env):
     def step(self, action):
         self.steps += 1
         return np.zeros(1, np.float32), np.nan if self.steps > 300 else 1.0, False, False, {}
+
+
+@pytest.fixture(autouse=True)
+def every_line_is_printed(monkeypatch):
+    monkeypatch.setattr(train, "PAUSE", 0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -337,90 +340,6 @@ def test_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint
 
 
 # --- the log -----------------------------------------------------------------------------------
-
-
-class Counters:
-    """Two worlds that end after 2 and 3 steps, the second one by being cut short. A step earns 1
-    and scores 10, in the second world 20."""
-
-    def __init__(self) -> None:
-        self.spec = Spec(2, Box(0, 9, (1,)), Discrete(2))
-
-    def reset(self, seed: int) -> Step:
-        self.count = np.zeros(2, np.int64)
-        return Step.at(self.count[:, None].astype(np.float32), 2)
-
-    def step(self, action: np.ndarray) -> Step:
-        over = self.count == (2, 3)
-        self.count = np.where(over, 0, self.count + 1)
-        moved = ~over[:, None]
-        return Step.at(
-            self.count[:, None].astype(np.float32),
-            2,
-            reward=np.array([[1], [1]], np.float32) * moved,
-            score=np.array([[10], [20]], np.float32) * moved,
-            terminated=(self.count == 2) & [True, False],
-            truncated=(self.count == 3) & [False, True],
-        )
-
-
-class Idle(Agent):
-    def act(self, step: Step, explore: bool = True) -> Decision:
-        return Decision(np.zeros(len(step.action_mask), np.int64), {})
-
-
-def test_reward_score_and_length_of_episodes_are_counted_across_the_autoreset():
-    env = Counters()
-    episodes = Episodes(env.spec)
-    moments = episodes.listen(play(env, Idle(), env.reset(0)))
-    done = 0
-    for _ in range(11):
-        done += int(next(moments).following.done.sum())
-    # World 0 ends at moments 2, 5, 8, 11, world 1 at 3, 7, 11: reward, score, length of each.
-    first, second = [2.0, 20.0, 2.0], [3.0, 60.0, 3.0]
-    assert list(episodes.finished) == [first, second, first, second, first, first, second]
-    assert episodes.count == done == 7
-    assert episodes.metrics() == {
-        "rollout/ep_rew_mean": pytest.approx((4 * 2 + 3 * 3) / 7),
-        "rollout/ep_score_mean": pytest.approx((4 * 20 + 3 * 60) / 7),
-        "rollout/ep_len_mean": pytest.approx((4 * 2 + 3 * 3) / 7),
-    }
-
-
-def test_no_episode_is_no_metric():
-    assert Episodes(Counters().spec).metrics() == {}
-
-
-def test_episodes_under_way_survive_saving():
-    env, other = Counters(), Counters()
-    episodes, again = Episodes(env.spec), Episodes(other.spec)
-    moments = episodes.listen(play(env, Idle(), env.reset(0)))
-    for _ in range(4):
-        moment = next(moments)
-    other.count = env.count
-    again.load_state_dict(copy.deepcopy(episodes.state_dict()))
-    for stream in (moments, again.listen(play(other, Idle(), moment.following))):
-        for _ in range(6):
-            next(stream)
-    assert again.finished == episodes.finished
-    assert again.count == episodes.count
-    assert np.array_equal(again.running, episodes.running)
-
-
-def test_averages_are_means_since_the_last_line_and_of_whole_numbers_the_latest():
-    averages = Averages()
-    averages.add({"train/loss": 1.0, "train/n_updates": 7})
-    averages.add({"train/loss": 2.0, "train/n_updates": 9})
-    averages.add({"other": 5.0})
-    assert averages.take() == {"train/loss": 1.5, "train/n_updates": 9, "other": 5.0}
-    assert averages.take() == {}
-    averages.add({"train/loss": 4.0})
-    saved = json.loads(json.dumps(averages.state_dict()))
-    averages.add({"train/loss": 8.0})
-    again = Averages()
-    again.load_state_dict(saved)
-    again.add({"train/loss": 8.0})
-    assert again.take() == averages.take() == {"train/loss": 6.0}
 
 
 def test_every_is_counted_by_multiples_passed_whatever_the_stride():
