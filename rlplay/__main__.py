@@ -26,6 +26,7 @@ rlplay: train agents that play, and watch them learn
   rlplay resume [RUN] [--settings]      continue an interrupted training
   rlplay evaluate [RUN] [--settings]    score a trained agent; --json, --checkpoint best|STEPS
   rlplay record [RUN] [--settings]      film a trained agent; --checkpoint best|STEPS
+  rlplay plot [RUN...] [--settings]     draw the curves of runs; --x, --metrics, --out FOLDER
   rlplay list envs|agents|configs|runs  what there is; --json
   rlplay doctor                         check this machine, and how to mend it
   rlplay tensorboard [--port PORT]      follow the trainings in a browser
@@ -101,10 +102,16 @@ def train(words: list[str], root: Path) -> int:
         raise Mistake(f"`rlplay train` needs a config: a path, or one of {known}")
     name, *settings = words
     wants_help = asks_help(settings)
-    experiment = config.load(name, [word for word in settings if word not in ("-h", "--help")])
+    settings = [word for word in settings if word not in ("-h", "--help")]
+    variants = config.variants(name, settings)
+    experiment = variants[0].experiment if variants else config.load(name, settings)
     if wants_help:
         print(config.describe(experiment), end="")
         return 0
+    if variants:
+        from rlplay import study
+
+        return go_through(study.create(name, settings, root), ["train", *words])
     from rlplay import run
     from rlplay.train import Training
 
@@ -118,9 +125,13 @@ def resume(words: list[str], root: Path) -> int:
     if asks_help(words):
         return show_help()
     name = positional(words)
-    from rlplay import checkpoint, run
+    from rlplay import checkpoint, run, study
     from rlplay.train import Training
 
+    if several := study.find(name, root):
+        if words:
+            raise Mistake(f"a study is resumed as it was begun: leave out {words[0]}")
+        return go_through(several, ["resume", name])
     folder = run.find(name, root)
     experiment = folder.experiment(words)
     with folder.locked():
@@ -145,12 +156,50 @@ def go(training: Training, folder: Run, command: list[str]) -> int:
     code = training.run(folder)
     path = shlex.quote(str(folder.folder))
     if code == 0:
-        suggest(f"evaluate {path}", f"record {path}", tensorboard_of(folder))
+        suggest(
+            *[f"evaluate {path}"] * bool(experiment.evaluation.num_episodes),
+            *[f"record {path}"] * bool(experiment.recording.max_steps),
+            f"plot {path}",
+            tensorboard_of(folder),
+        )
     else:
         if code != 1:  # a signal, and not a loss that is no number
             say(f"saved at {training.steps:,} agent steps")
         suggest(f"resume {path}")
     return code
+
+
+def go_through(folder: Path, command: list[str]) -> int:
+    """Train all variants of a study in its folder; return the exit code."""
+    from rlplay import study
+
+    path = shlex.quote(str(folder))
+    say(f"{len(study.read(folder)['variants'])} trainings, one after the other, in {folder}")
+    code = study.go(folder, say, ["rlplay", *command])
+    suggest(f"resume {path}") if code else suggest(f"plot {path}", f"tensorboard --runs {path}")
+    return code
+
+
+def plot(words: list[str], root: Path) -> int:
+    """Draw the curves of runs, or the picture of a study."""
+    if asks_help(words):
+        return show_help()
+    out, names = option(words, "--out"), []
+    while words and not words[0].startswith("-"):
+        names.append(words.pop(0))
+    from rlplay import plot, run, settings, study
+
+    changes = settings.parse(words)
+    if len(names) == 1 and (several := study.find(names[0], root)):
+        paths = study.draw(several, changes)
+    else:
+        runs = [run.find(name, root) for name in names or ["last"]]
+        folder = Path(out) if out else runs[0].folder if len(runs) == 1 else root / "plots"
+        drawn = settings.convert(plot.Config, changes, "--", "plot")
+        paths = plot.draw(runs, folder, drawn)
+    for path in paths:
+        say(str(path))
+    return 0
 
 
 def evaluate(words: list[str], root: Path) -> int:
@@ -342,6 +391,7 @@ VERBS = {
     "resume": resume,
     "evaluate": evaluate,
     "record": record,
+    "plot": plot,
     "list": list_,
     "doctor": doctor,
     "tensorboard": tensorboard,

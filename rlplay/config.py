@@ -19,7 +19,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 
@@ -27,7 +27,17 @@ from rlplay.checkpoint import Config as Checkpoint
 from rlplay.core import AgentConfig, EnvConfig, Mistake, Range, nearest
 from rlplay.evaluate import Config as Evaluation
 from rlplay.record import Config as Recording
-from rlplay.settings import SECTIONS, Dumper, Loader, convert, group, merge, parse, to_dict
+from rlplay.settings import (
+    SECTIONS,
+    Dumper,
+    Loader,
+    at_path,
+    convert,
+    group,
+    merge,
+    parse,
+    to_dict,
+)
 
 HOME = Path(__file__).resolve().parent.parent
 """The clone that this package belongs to: agents/, envs/ and configs/ lie in it."""
@@ -64,6 +74,45 @@ def load(config: str, overrides: Sequence[str] = ()) -> Experiment:
     if "variants" in settings:
         raise Mistake(f"{file} holds several trainings; `rlplay train {config}` runs them all")
     return build(lay(settings, parse(overrides), file), file)
+
+
+class Variant(NamedTuple):
+    """One training of a config that holds several."""
+
+    label: str
+    value: float | None  # of the swept setting; None where nothing is swept
+    experiment: Experiment
+
+
+def variants(config: str, overrides: Sequence[str] = ()) -> list[Variant]:
+    """Return the trainings of a YAML file that holds several, with flags laid over each, in the
+    order of the file. Empty for a file that holds one. Raises Mistake.
+
+        variants:                      by label, settings laid over the others of the file
+          Sarsa: {agent: {name: sarsa}}
+          Q-learning:
+            agent: {name: q_learning}
+            sweep: {agent.step_size: [0.1, 0.2, 0.4]}     a training for each value
+    """
+    file, settings = read(config)
+    labels = group(settings.pop("variants", {}), file, "variants")
+    settings.pop("plot", None)
+    found: list[Variant] = []
+    for label, laid in labels.items():
+        path = f"variants.{label}"
+        laid = dict(group(laid, file, path))
+        sweep = group(laid.pop("sweep", {}), file, f"{path}.sweep")
+        if len(sweep) > 1:
+            raise Mistake(f"{file}: {path}.sweep must vary one setting, not {len(sweep)}")
+        varied = lay(settings, laid, file)
+        values: list[tuple[float | None, dict[str, Any]]] = [(None, {})]
+        for key, numbers in sweep.items():
+            numbers = convert(tuple[float, ...], numbers, file, f"{path}.sweep.{key}")
+            values = [(number, at_path(key.split("."), number)) for number in numbers]
+        for value, swept in values:
+            whole = lay(lay(varied, swept, file), parse(overrides), file)
+            found.append(Variant(str(label), value, build(whole, file)))
+    return found
 
 
 def read(config: str) -> tuple[str, dict[str, Any]]:

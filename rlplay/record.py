@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from rlplay.core import Agent, Array, Env, Range, Spec
+from rlplay.core import Agent, Array, Env, Mistake, Range, Spec
 from rlplay.play import Moment, play
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ Ink = tuple[int, int, int]
 class Config:
     every: Annotated[int, Range(0)] = 0
     """Agent steps between two recordings during training; 0 records only at the end."""
-    max_steps: Annotated[int, Range(1)] = 3000
-    """Agent steps after which a recording is cut."""
+    max_steps: Annotated[int, Range(0)] = 3000
+    """Agent steps after which a recording is cut; 0 for no recordings."""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 2_000_000
     """Seed of the recorded episode."""
 
@@ -60,8 +60,11 @@ def record(env: Env, agent: Agent, path: Path, config: Config, panel: bool = Tru
     """Play one episode as well as the agent knows; write `path`.mp4 and `path`.npz at its end.
 
     `env` is a single one, made with `render=True`. Whatever interrupts leaves no file behind.
-    Raises ValueError where there are several envs, or where the picture changes its size.
+    Raises ValueError where there are several envs, or where the picture changes its size; Mistake
+    where nothing is to be recorded.
     """
+    if config.max_steps == 0:
+        raise Mistake("there is nothing to record: add --recording.max-steps 1000")
     if env.spec.num_envs != 1:
         raise ValueError(f"one env can be recorded at a time, got {env.spec.num_envs}")
     step = env.reset(config.seed)

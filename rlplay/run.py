@@ -6,9 +6,11 @@ runs/<world>-<agent>-s<seed>-<time>/
   system.json     versions, commit, processor, device
   env.json        the protocol: spaces, actions, frames per step, seeds
   metrics.jsonl   one line per log entry, the same names and numbers as in TensorBoard
+  episodes.npz    by metric and number of the episode: how many envs, their sum and sum of squares
   events...       TensorBoard
   checkpoints/    numbered by agent steps; `best` by evaluation
   recordings/     mp4 and npz
+  pictures/       of every checkpoint, what the agent thinks of every state, where there is a map
 """
 
 from __future__ import annotations
@@ -57,6 +59,10 @@ class Run:
     def recordings(self) -> Path:
         return self.folder / "recordings"
 
+    @property
+    def pictures(self) -> Path:
+        return self.folder / "pictures"
+
     def experiment(self, settings: Sequence[str] = ()) -> Experiment:
         """Return what the run is made of, with `settings` as typed laid over it. Raises Mistake
         where they name another agent: it could not take over what this one has learned."""
@@ -104,6 +110,14 @@ class Run:
             write_json(self.folder / "system.json", system())
         except OSError as error:
             raise unwritable(self.folder, error) from error
+
+    def write_episodes(self, by_number: Mapping[str, Array]) -> None:
+        """Write the episodes told apart by their number, [E, 3] by name, without empty ends."""
+        path = self.folder / "episodes.npz"
+        temporary = path.with_name(".episodes.npz")
+        tables = {name: table[table[:, 0] > 0] for name, table in by_number.items()}
+        np.savez(temporary, allow_pickle=False, **tables)
+        temporary.replace(path)
 
 
 def create(experiment: Experiment, spec: Spec, root: Path) -> Run:

@@ -68,6 +68,12 @@ def parse(overrides: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
+def at_path(path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return the tree in which `value` stands at a path: ["agent", "epsilon"] is two levels down."""
+    first, *others = path
+    return {first: at_path(others, value) if others else value}
+
+
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Lay one tree of settings over another."""
     merged = dict(under)

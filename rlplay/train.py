@@ -16,7 +16,7 @@ from types import FrameType
 
 import numpy as np
 
-from rlplay import checkpoint, evaluate, record, run
+from rlplay import checkpoint, evaluate, maps, record, run
 from rlplay.config import Experiment
 from rlplay.core import Agent, Env, Mistake, NonFinite, State
 from rlplay.metrics import Averages, Episodes
@@ -111,6 +111,7 @@ class Training:
         self.saved_at = self.steps or -1  # a new run has not even saved its start
         if not self.steps:
             self.log.write_settings(self.experiment)
+            self.draw()
         elif (folder.checkpoints / "best").is_dir():  # the last evaluation came after the last save
             with suppress(checkpoint.Damaged):
                 best = checkpoint.load(folder.checkpoints / "best")["train"]["best"]
@@ -122,6 +123,7 @@ class Training:
                 if not self.interrupt.signal:
                     self.evaluate()
                     self.record()
+                    self.film()
             except Interrupted:
                 self.save()
             except NonFinite as error:
@@ -186,6 +188,8 @@ class Training:
 
     def evaluate(self) -> None:
         """Score the agent by the protocol; keep it as `best` where it never scored higher."""
+        if not self.experiment.evaluation.num_episodes:
+            return
         with self.interrupt.breakable():
             result = score(self.experiment, self.agent)
         summary = result.summary()
@@ -199,6 +203,8 @@ class Training:
 
     def record(self) -> None:
         """Record an episode, as mp4 and in TensorBoard. Announces where there is no picture."""
+        if not self.experiment.recording.max_steps:
+            return
         path = self.folder.recordings / f"{self.steps:09d}"
         path.parent.mkdir(exist_ok=True)
         try:
@@ -209,6 +215,15 @@ class Training:
             return
         record.tensorboard_clip(self.log.writer, "recording", recording.clip_gif, self.steps)
         self.announce(f"recorded {recording.path} (score {recording.score:g})")
+
+    def film(self) -> None:
+        """Make a film of the maps drawn so far: the learning itself, to watch."""
+        pictures = sorted(self.folder.pictures.glob("*.png"))
+        if pictures:
+            path = self.folder.recordings / "learning.mp4"
+            path.parent.mkdir(exist_ok=True)
+            maps.film(pictures, path)
+            self.announce(f"filmed the learning in {path}")
 
     def parts(self, replay: bool = True) -> dict[str, State]:
         """Return all that a resumed run needs, as the parts of a checkpoint; the memory only where
@@ -235,12 +250,27 @@ class Training:
         folder, keep = self.folder.checkpoints, self.experiment.checkpoint.keep
         checkpoint.save(folder, f"{self.steps:09d}", self.parts())
         checkpoint.prune(folder, keep, f"{self.steps:09d}")
+        self.folder.write_episodes(self.episodes.by_number)
+        self.draw()
         self.saved_at = self.steps
+
+    def draw(self) -> None:
+        """Draw what the agent thinks of every state, where the world has a map, as a picture of
+        this step in the run folder and in TensorBoard."""
+        spec = self.env.spec
+        if spec.layout is None or not self.experiment.recording.max_steps:
+            return
+        picture = maps.picture(*maps.known(self.agent, spec), spec, f"{self.steps:,} agent steps")
+        maps.save(picture, self.folder.pictures / f"{self.steps:09d}.png")
+        self.log.writer.add_image("map", picture, self.steps, dataformats="HWC")
 
 
 def score(experiment: Experiment, agent: Agent) -> evaluate.Result:
-    """Evaluate an agent in the world of the experiment, by its protocol."""
+    """Evaluate an agent in the world of the experiment, by its protocol. Raises Mistake where that
+    plays no episodes."""
     protocol = experiment.evaluation
+    if not protocol.num_episodes:
+        raise Mistake("there is nothing to evaluate: add --evaluation.num-episodes 30")
     num_envs = min(protocol.num_envs, protocol.num_episodes)
     env = dataclasses.replace(experiment.env.for_evaluation(), num_envs=num_envs).make()
     try:

@@ -376,7 +376,7 @@ def test_training_leaves_a_run_folder_with_everything_in_it(trained, tiny):
     assert folder.name.startswith("cartpole-v1-dqn-s0-")
     assert {path.name for path in folder.iterdir() if "tfevents" not in path.name} == {
         *("config.yaml", "command.txt", "system.json", "env.json", "metrics.jsonl"),
-        *("checkpoints", "recordings"),
+        *("checkpoints", "recordings", "episodes.npz"),
     }
     assert len([path for path in folder.iterdir() if "tfevents" in path.name]) == 1
     assert config.load(str(folder / "config.yaml")) == config.load(str(tiny))
@@ -406,7 +406,7 @@ def test_table_shows_the_numbers_of_the_log(trained):
     log = logged(folder)
     lines = [line.split() for line in answer.out.splitlines()]
     rows = [line for line in lines if line and line[0] in ("100", "200", "300")]
-    assert len(rows) == 3
+    assert rows[-1][0] == "300"  # the last one always, others where they are not too close
     for row in rows:
         assert float(row[2]) == round(log["rollout/ep_score_mean", int(row[0])], 1)
         assert float(row[5]) == round(log["train/loss", int(row[0])], 5)
@@ -427,12 +427,11 @@ def test_proposed_commands_work_as_they_are_written(trained, finished):
     proposed = [
         [word.replace(str(folder), str(finished)) for word in words] for words in answer.proposed
     ]
-    assert [words[0] for words in proposed] == ["evaluate", "record", "tensorboard"]
+    assert [words[0] for words in proposed] == ["evaluate", "record", "plot", "tensorboard"]
     assert str(folder.parent) in answer.proposed[-1]
-    for words in proposed[:2]:
+    for words in proposed[:3]:
         again = rlplay(*words)
         assert (again.code, again.err) == (0, "")
-        assert again.proposed
 
 
 def test_evaluation_as_json_is_json_and_says_by_which_protocol(finished):

@@ -1,0 +1,110 @@
+"""Several trainings that differ in some settings, and their picture: a figure of a book, a
+comparison, a parameter study. It is a config with `variants` (config.py) and `plot` (plot.py).
+
+    runs/sutton_barto-figure_2_2-<time>/
+      study.yaml         how to draw it, and which run folder is which variant
+      000-ucb1/          a run folder for each training
+      plot.png, .svg
+
+What is finished is seen in these folders, so that beginning a study and going on with it are one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlplay import checkpoint, config, plot
+from rlplay.core import Mistake
+from rlplay.run import Run, unwritable, write
+from rlplay.settings import Dumper, Loader, convert, to_dict
+from rlplay.train import Training
+
+FILE = "study.yaml"
+
+
+def create(name: str, overrides: Sequence[str], root: Path) -> Path:
+    """Make the folder of a new study of a config, by path or short name. Raises Mistake where the
+    config is wrong, or `root` cannot be written."""
+    file, settings = config.read(name)
+    drawn = convert(plot.Config, settings.get("plot", {}), file, "plot")
+    stem = name.removesuffix(".yaml").strip("./").replace("/", "-")
+    folder = root / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    rows = []
+    try:
+        for i, (label, value, experiment) in enumerate(config.variants(name, overrides)):
+            place = folder / f"{i:03d}-{experiment.agent.name}"
+            place.mkdir(parents=True)
+            write(place / "config.yaml", config.dump(experiment))
+            rows.append({"label": label, "value": value, "run": place.name})
+        study = {"config": name, "plot": to_dict(drawn), "variants": rows}
+        write(folder / FILE, yaml.dump(study, Dumper=Dumper, sort_keys=False, allow_unicode=True))
+    except OSError as error:
+        raise unwritable(root, error) from error
+    return folder
+
+
+def find(name: str, root: Path) -> Path | None:
+    """Return the folder of the study that `name` means, a path or the unique beginning of a name
+    under `root`; None where it means none."""
+    if (Path(name) / FILE).is_file():
+        return Path(name)
+    found = [file.parent for file in root.glob(f"*/{FILE}") if file.parent.name.startswith(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def go(folder: Path, announce: Callable[[str], None], command: list[str]) -> int:
+    """Train what is not trained yet, one after the other, and draw the picture; return the exit
+    code. Raises Mistake."""
+    rows = read(folder)["variants"]
+    for i, row in enumerate(rows, 1):
+        value = "" if row["value"] is None else f" {row['value']:g}"
+        name = f"[{i}/{len(rows)}] {row['label']}{value}"
+        run, started = Run(folder / row["run"]), time.perf_counter()
+        with run.locked():
+            training = Training(run.experiment(), quiet)
+            if checkpoint.names(run.checkpoints):
+                training.restore(checkpoint.newest(run.checkpoints, announce)[1])
+            if training.steps >= training.experiment.num_steps:
+                continue
+            run.describe(training.experiment, training.env.spec)
+            run.start(command)
+            code = training.run(run)
+        seconds = time.perf_counter() - started
+        announce(f"{name}: {training.steps:,} agent steps in {seconds:.1f} s")
+        if code:
+            return code
+    for path in draw(folder):
+        announce(f"drew {path}")
+    return 0
+
+
+def draw(folder: Path, changes: dict[str, Any] | None = None) -> list[Path]:
+    """Draw the picture of a study, with `changes` to how it is drawn; return its files. Raises
+    Mistake."""
+    study = read(folder)
+    drawn = convert(plot.Config, study["plot"] | (changes or {}), str(folder / FILE), "plot")
+    points: dict[str, list[tuple[float, list[Run]]]] = {}
+    for row in study["variants"]:
+        run, value = Run(folder / row["run"]), row["value"]
+        points.setdefault(row["label"], []).append((0.0 if value is None else value, [run]))
+    if drawn.x == "value":
+        return plot.draw_study(points, folder, drawn)
+    runs = {label: [run for _, runs in values for run in runs] for label, values in points.items()}
+    return plot.draw(runs, folder, drawn)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return what `create` wrote. Raises Mistake where that is no study."""
+    try:
+        return yaml.load((folder / FILE).read_text("utf-8"), Loader)
+    except OSError as error:
+        raise Mistake(f"{folder / FILE} cannot be read: {error.strerror}") from error
+
+
+def quiet(sentence: str) -> None:
+    """Say nothing of the single trainings."""
