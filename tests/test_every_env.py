@@ -10,7 +10,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
+from envs.gymnasium import AsGymnasium
 from rlplay import checkpoint, config
 from rlplay.core import Array, Env, Spec, Step
 
@@ -230,3 +232,10 @@ def test_settings_carry_the_files_name_and_a_world_fit_for_a_folder(name):
     assert config.about("envs", name)
     with pytest.raises(dataclasses.FrozenInstanceError):
         default.num_envs = 3
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_world_is_a_gymnasium_env_through_the_adapter(name):
+    env = AsGymnasium(make(name, num_envs=1))
+    check_env(env, skip_render_check=True)
+    env.close()
