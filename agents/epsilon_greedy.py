@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from rlplay.bandits import Bandit, add
-from rlplay.core import Array, Decision, Range, Spec, Step
-from rlplay.learners import choose
+from rlplay.core import Array, Range, Spec
 
 
 @dataclass(frozen=True)
@@ -34,17 +33,10 @@ class Config:
 class EpsilonGreedy(Bandit):
     def __init__(self, config: Config, spec: Spec, seed: int, learns: bool) -> None:
         super().__init__(config.name, spec, seed, learns, config.initial_mean)
-        self.config = config
+        self.config, self.epsilon = config, config.epsilon
 
     def index(self) -> Array:
         return self.tables["mean"]
-
-    def act(self, step: Step, explore: bool = True) -> Decision:
-        if not explore:
-            return super().act(step, explore)
-        mean = self.index()[self.learner(len(step.action_mask))]
-        action = choose(mean, step.action_mask, self.config.epsilon, self.generator)
-        return Decision(action, {"q_values": mean})
 
     def update(self, action: Array, reward: Array, live: Array) -> None:
         count, mean = self.tables["count"], self.tables["mean"]

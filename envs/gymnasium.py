@@ -4,13 +4,15 @@ The worlds are plain Gymnasium envs stepped one after the other. Every episode i
 of its own, drawn from (run seed, env index, episode number), so the state of a world is exactly
 (episode seed, actions so far): that is what is saved, and it is restored by playing it again.
 
-Knows no Atari (`envs/atari.py` is faster there), no Tuple or Text observations and no composite
+Observations made of Discrete parts (Tuple, MultiDiscrete, MultiBinary) become one Discrete, row by
+row. Knows no Atari (`envs/atari.py` is faster there), no Text observations and no composite
 actions. Of `info` it reads only "action_mask".
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import operator
 import os
 import re
@@ -24,6 +26,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
+from envs import _toy_text
 from rlplay.core import Array, Env, Mistake, Range, Spec, State, Step, check_action, nearest
 
 Arrival = tuple[Any, Any, bool, bool, dict[str, Any]]
@@ -93,7 +96,11 @@ class GymnasiumEnv:
             observation_space=observation_space,
             action_space=spaces.Discrete(int(actions.n)) if discrete else actions,
             frame_rate=float(first.metadata.get("render_fps", 30)),
+            action_names=_toy_text.action_names(first),
             exact_resume=not (first.spec and first.spec.nondeterministic),
+            model=_toy_text.tables(first),
+            layout=_toy_text.layout(first),
+            policies=_toy_text.policies(first),
         )
         self._id = config.id
         self._envs = envs
@@ -211,7 +218,7 @@ class GymnasiumEnv:
             observation[i] = self._view(seen)
             reward[i] = earned
             terminated[i] = over
-            truncated[i] = cut
+            truncated[i] = cut and not over
             if "action_mask" in info and np.any(info["action_mask"]):
                 action_mask[i] = info["action_mask"]
             elif "action_mask" in info and not (over or cut):
@@ -229,7 +236,8 @@ class GymnasiumEnv:
 
 class AsGymnasium(gymnasium.Env[Any, Any]):
     """One env of the house (N = 1, one player) given back to Gymnasium. The reward is the training
-    reward; `info` holds the game's own "score" and the "action_mask" as Gymnasium samples it."""
+    reward; `info` holds the game's own "score" and the "action_mask" as Gymnasium samples it. Code
+    that knows of no mask may choose an illegal action: the nearest legal one is taken."""
 
     def __init__(self, env: Env, render_mode: Literal["rgb_array"] | None = None) -> None:
         if env.spec.num_envs != 1 or env.spec.num_players != 1:
@@ -240,6 +248,7 @@ class AsGymnasium(gymnasium.Env[Any, Any]):
         self.observation_space = env.spec.observation_space
         self.action_space = env.spec.action_space
         self._over = True
+        self._legal = np.ones(0, bool)  # [A]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -247,14 +256,17 @@ class AsGymnasium(gymnasium.Env[Any, Any]):
         seed = None if seed is None else operator.index(seed)
         super().reset(seed=seed)
         step = self.env.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
-        self._over = False
+        self._over, self._legal = False, step.action_mask[0]
         return step.observation[0], _info(step)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset first")
-        step = self.env.step(np.asarray(action)[None])
-        self._over = bool(step.done[0])
+        action, legal = np.asarray(action), np.flatnonzero(self._legal)
+        if not self._legal.all() and self.action_space.contains(action):
+            action = legal[np.abs(legal - action).argmin()]
+        step = self.env.step(action[None])
+        self._over, self._legal = bool(step.done[0]), step.action_mask[0]
         reward = float(step.reward[0, 0])
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
         return step.observation[0], reward, terminated, truncated, _info(step)
@@ -295,8 +307,9 @@ def _view(
     space: spaces.Space[Any], config: Config
 ) -> tuple[spaces.Space[Any], Callable[[Any], Any]]:
     """Return the space of what agents see, and how to see a world's observation that way: one part
-    of a Dict, a Discrete counted from 0, a picture as [C, H, W]. A picture is a Box of three axes
-    of which the last is 1, 3 or 4 long and the shortest: it is read as [H, W, C]."""
+    of a Dict, a Discrete counted from 0, several as the digits of one, a picture as [C, H, W]. A
+    picture is a Box of three axes of which the last is 1, 3 or 4 long and the shortest: it is read
+    as [H, W, C]."""
     key = config.observation_key
     pick: Callable[[Any], Any] = operator.itemgetter(key) if key else lambda seen: seen
     if isinstance(space, spaces.Dict):
@@ -309,11 +322,42 @@ def _view(
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
         return spaces.Discrete(int(space.n)), lambda seen: pick(seen) - start
+    if (digits := _digits(space)) is not None:
+        sizes, starts = np.array(digits, np.int64).reshape(-1, 2).T
+        if (total := math.prod(sizes.tolist())) > 2**62:
+            raise Mistake(f"{config.id} shows {space}, too many states to be one Discrete space")
+        worth = total // np.cumprod(sizes)  # of one more in each digit
+        return spaces.Discrete(total), lambda seen: (_flat(pick(seen)) - starts) @ worth
     if not isinstance(space, spaces.Box):
-        raise Mistake(f"{config.id} shows {space}; agents see only Box and Discrete")
+        raise Mistake(
+            f"{config.id} shows {space}; agents see only Box and Discrete, and what is made of"
+            " Discrete parts"
+        )
     shape = space.shape
     if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[2] < min(shape[:2]):
         low, high = (np.moveaxis(bound, 2, 0) for bound in (space.low, space.high))
         picture = spaces.Box(low, high, dtype=space.dtype.type)
         return picture, lambda seen: np.moveaxis(pick(seen), 2, 0)
     return space, pick
+
+
+def _digits(space: spaces.Space[Any]) -> list[tuple[int, int]] | None:
+    """Return the size and the first value of each number in a space made of Discrete parts, row by
+    row; None for another space."""
+    if isinstance(space, spaces.Discrete):
+        return [(int(space.n), int(space.start))]
+    if isinstance(space, spaces.MultiDiscrete):
+        return list(zip(space.nvec.ravel().tolist(), space.start.ravel().tolist(), strict=True))
+    if isinstance(space, spaces.MultiBinary):
+        return [(2, 0)] * math.prod(space.shape)
+    if isinstance(space, spaces.Tuple):
+        parts = [_digits(part) for part in space]
+        return None if None in parts else [digit for part in parts for digit in part or ()]
+    return None
+
+
+def _flat(seen: Any) -> Array:
+    """Return the numbers in an observation made of Discrete parts, [D] int64."""
+    if isinstance(seen, tuple):
+        return np.concatenate([_flat(part) for part in seen])
+    return np.ravel(seen).astype(np.int64)

@@ -98,8 +98,10 @@ def train(words: list[str], root: Path) -> int:
     if not words or words[0].startswith("-"):
         if asks_help(words):
             return show_help()
-        known = ", ".join(config.names("configs"))
-        raise Mistake(f"`rlplay train` needs a config: a path, or one of {known}")
+        raise Mistake(
+            "`rlplay train` needs a config: a path, or a name such as cartpole/dqn;"
+            " `rlplay list configs` names them all"
+        )
     name, *settings = words
     wants_help = asks_help(settings)
     settings = [word for word in settings if word not in ("-h", "--help")]

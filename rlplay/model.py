@@ -44,14 +44,21 @@ class Model:
         pairs = self.num_states * self.num_actions
         if self.offsets.shape != (pairs + 1,) or self.offsets[0] != 0 or self.offsets[-1] != size:
             raise Mistake(f"a model's offsets must be {pairs + 1} numbers from 0 to {size}")
+        if (np.diff(self.offsets) < 0).any():
+            raise Mistake("a model's offsets must not fall")
         if size and not 0 <= self.next_state.min() <= self.next_state.max() < self.num_states:
             raise Mistake(f"a model's next states must be in 0..{self.num_states - 1}")
         if not np.isfinite(self.reward).all():
             raise Mistake("a model's rewards must be finite numbers")
         if not (self.probability >= 0).all():
             raise Mistake("a model's probabilities must not be negative")
-        if self.start.shape != (self.num_states,) or abs(self.start.sum() - 1) > TOLERANCE:
-            raise Mistake("a model's starting probabilities must be one per state and sum to 1")
+        start = self.start
+        if start.shape != (self.num_states,) or not (start >= 0).all():
+            raise Mistake("a model must have one starting probability per state, none negative")
+        if abs(start.sum() - 1) > TOLERANCE:
+            raise Mistake(
+                f"a model's starting probabilities must sum to 1, not to {start.sum():.6g}"
+            )
         legal = np.flatnonzero(np.diff(self.offsets))
         sums = np.add.reduceat(self.probability, self.offsets[legal]) if size else np.zeros(0)
         wrong = legal[np.abs(sums - 1) > TOLERANCE]
@@ -67,29 +74,81 @@ class Model:
         cls,
         num_states: int,
         num_actions: int,
-        transitions: Iterable[tuple[int, int, int, float, float, bool]],
+        transitions: Iterable[tuple[int, int, int, float, float, bool]] | Array,
         start: Array,
     ) -> Model:
         """Build a model from (state, action, next state, probability, reward, terminated), in any
-        order; equal ones are merged, impossible ones dropped."""
-        rows = sorted(row for row in transitions if row[3] != 0)
-        table = np.array(rows, np.float64).reshape(-1, 6)
-        whole = table[:, [0, 1, 2, 5]].astype(np.int64)
-        if len(table):
-            first = np.r_[True, (whole[1:] != whole[:-1]).any(1) | (np.diff(table[:, 4]) != 0)]
-        else:
-            first = np.zeros(0, bool)
-        heads = np.flatnonzero(first)
-        pair = (whole[:, 0] * num_actions + whole[:, 1])[heads]
+        order, tuples or an array [K, 6]; equal ones are merged, impossible ones dropped. Raises
+        Mistake where they are no decision process."""
+        rows = transitions if isinstance(transitions, np.ndarray) else list(transitions)
+        table = np.asarray(rows, np.float64).reshape(-1, 6)
+        table = table[table[:, 3] != 0]
+        table = table[np.lexsort(table[:, [4, 5, 2, 1, 0]].T)]
+        state, action = table[:, 0], table[:, 1]
+        outside = (state < 0) | (state >= num_states) | (action < 0) | (action >= num_actions)
+        if outside.any():
+            s, a = table[outside][0, :2].astype(int)
+            raise Mistake(
+                f"a model of {num_states} states and {num_actions} actions"
+                f" has none for action {a} in state {s}"
+            )
+        apart = (np.diff(table[:, [0, 1, 2, 4, 5]], axis=0) != 0).any(1)
+        heads = np.flatnonzero(np.concatenate([[True], apart])) if len(table) else np.arange(0)
+        pair = (state * num_actions + action).astype(np.int64)[heads]
         return cls(
             num_states,
             num_actions,
             offsets=np.searchsorted(pair, np.arange(num_states * num_actions + 1)),
-            next_state=whole[heads, 2].astype(np.int32),
+            next_state=table[heads, 2].astype(np.int32),
             probability=np.add.reduceat(table[:, 3], heads) if len(heads) else np.zeros(0),
             reward=table[heads, 4],
-            terminated=whole[heads, 3].astype(bool),
+            terminated=table[heads, 5].astype(bool),
             start=np.asarray(start, np.float64),
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        next_state: Array,
+        probability: Array,
+        reward: Array,
+        terminated: Array | None = None,
+        start: Array | None = None,
+    ) -> Model:
+        """Build a model from arrays [S, A, K'] of up to K' successors for each state and action;
+        those of probability 0 are dropped, and an action without any is illegal.
+
+        `reward` is [S, A, K'] or [S, A]; by default nothing is terminated and every state is as
+        likely to be the first. Arrays of the right type are taken over and not copied. Raises
+        Mistake where they are no decision process."""
+        num_states, num_actions, width = next_state.shape
+        if probability.shape != next_state.shape or reward.shape[:2] != next_state.shape[:2]:
+            raise Mistake(
+                f"a model's next states {next_state.shape}, probabilities {probability.shape} and"
+                f" rewards {reward.shape} must be of the same states and actions"
+            )
+        if reward.ndim == 2:
+            reward = np.broadcast_to(reward[:, :, None], next_state.shape)
+        if terminated is None:
+            terminated = np.zeros(next_state.shape, bool)
+        columns = [next_state, probability, reward, terminated]
+        offsets = np.arange(num_states * num_actions + 1) * width
+        if not (possible := probability != 0).all():
+            counts = possible.reshape(-1, width).sum(1)
+            offsets = np.concatenate([[0], np.cumsum(counts)])
+            columns = [np.broadcast_to(column, possible.shape)[possible] for column in columns]
+        if len(columns[0].ravel()) and columns[0].max() >= num_states:
+            raise Mistake(f"a model's next states must be in 0..{num_states - 1}")
+        following, chance, earned, over = (np.ascontiguousarray(c).ravel() for c in columns)
+        return cls(
+            num_states,
+            num_actions,
+            offsets,
+            following.astype(np.int32, copy=False),
+            chance.astype(np.float64, copy=False),
+            earned.astype(np.float64, copy=False),
+            over.astype(bool, copy=False),
+            np.full(num_states, 1 / num_states) if start is None else start,
         )
 
     @cached_property
@@ -117,6 +176,8 @@ class Model:
     @cached_property
     def continuing(self) -> Array:
         """[K] float64, the probability of each transition that does not end the episode, else 0."""
+        if not self.terminated.any():
+            return self.probability
         return np.where(self.terminated, 0.0, self.probability)
 
     def dense(self) -> Array:

@@ -37,12 +37,14 @@ def collect(moments: Iterable[Moment], horizon: int) -> Trajectory:
     return Trajectory(
         Step(*(stack(column) for column in zip(*steps, strict=True))),
         Decision(
-            np.stack([decision.action for decision in decisions]),
-            {name: np.stack([d.notes[name] for d in decisions]) for name in decisions[0].notes},
+            stack([decision.action for decision in decisions]),
+            {name: stack([d.notes[name] for d in decisions]) for name in decisions[0].notes},
         ),
     )
 
 
 def stack(column: Sequence[Any]) -> Any:
-    """Stack one field of T steps; a field that is not used stays None."""
-    return None if column[0] is None else np.stack(column)
+    """Stack one field of T steps, a lone one uncopied; a field that is not used stays None."""
+    if column[0] is None:
+        return None
+    return column[0][None] if len(column) == 1 else np.array(column)

@@ -261,6 +261,7 @@ class Training:
         if spec.layout is None or not self.experiment.recording.max_steps:
             return
         picture = maps.picture(*maps.known(self.agent, spec), spec, f"{self.steps:,} agent steps")
+        self.folder.pictures.mkdir(exist_ok=True)
         maps.save(picture, self.folder.pictures / f"{self.steps:09d}.png")
         self.log.writer.add_image("map", picture, self.steps, dataformats="HWC")
 
@@ -282,10 +283,13 @@ def score(experiment: Experiment, agent: Agent) -> evaluate.Result:
 def sentence(result: evaluate.Result) -> str:
     """Return an evaluation in one line."""
     numbers = result.summary()
+    decimals = 1 if np.ptp(result.scores) > 5 else 3  # scores of 0 or 1 need more of them
+    mean, low, high, median = (
+        f"{numbers[name]:.{decimals}f}" for name in ("mean", "ci_low", "ci_high", "median")
+    )
     text = (
-        f"evaluated {len(result.scores)} episodes: mean {numbers['mean']:.1f},"
-        f" 95% interval {numbers['ci_low']:.1f} to {numbers['ci_high']:.1f},"
-        f" median {numbers['median']:.1f}"
+        f"evaluated {len(result.scores)} episodes: mean {mean}, 95% interval {low} to {high},"
+        f" median {median}"
     )
     if "human_normalized" in numbers:
         text += f", {numbers['human_normalized']:.0%} of human"

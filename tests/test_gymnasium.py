@@ -93,7 +93,7 @@ def play(env: GymnasiumEnv, step: Step, num_steps: int, seed: int = 0) -> list[S
 
 def same(a: Step, b: Step) -> bool:
     return all(
-        x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(a[:-1], b[:-1], strict=True)
+        x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(a[:8], b[:8], strict=True)
     )
 
 
@@ -139,13 +139,19 @@ def test_own_time_limit_truncates():
     assert step.discount[0] == 1
 
 
+def test_end_at_the_time_limit_is_an_end():
+    env = Config(id="Counter-v0", max_steps=3, options={"end": 3}).make()
+    step = play(env, env.reset(0), 3)[-1]
+    assert (step.terminated[0], step.truncated[0], step.discount[0]) == (True, False, 0)
+
+
 def test_steps_already_handed_out_never_change():
     env = Config(num_envs=2).make()
     steps = [env.reset(0)]
-    copies = [Step(*(np.copy(leaf) for leaf in steps[0]))]
+    copies = [Step(*(np.copy(leaf) for leaf in steps[0][:8]))]
     for _ in range(40):
         steps.append(env.step(np.array([0, 1])))
-        copies.append(Step(*(np.copy(leaf) for leaf in steps[-1])))
+        copies.append(Step(*(np.copy(leaf) for leaf in steps[-1][:8])))
     assert all(same(a, b) for a, b in zip(steps, copies, strict=True))
 
 
@@ -335,6 +341,38 @@ def test_discrete_observations_count_from_zero():
     assert step.observation.tolist() == [env._envs[0].shown + 1]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Tuple([spaces.Discrete(3), spaces.Discrete(5, start=-2), spaces.Discrete(2)]),
+        spaces.MultiDiscrete([[3, 2], [4, 1]], start=[[0, 1], [-1, 7]]),
+        spaces.MultiBinary([2, 3]),
+        spaces.Tuple([spaces.MultiBinary(2), spaces.Tuple([spaces.Discrete(4)])]),
+    ],
+    ids=str,
+)
+def test_observation_of_discrete_parts_is_one_discrete_number_row_by_row(space):
+    env = show(space)
+    shown = env.spec.observation_space
+    assert isinstance(shown, spaces.Discrete)
+    seen: dict[int, str] = {}
+    for _ in range(2000):
+        env._envs[0].shown = sample = space.sample()  # type: ignore[attr-defined]
+        step = env.reset(0)
+        assert step.observation.dtype == np.int64
+        assert shown.contains(step.observation[0])
+        assert seen.setdefault(int(step.observation[0]), str(sample)) == str(sample)
+    assert len(seen) == shown.n  # each number is one observation, and none is left over
+
+
+def test_last_part_counts_fastest():
+    space = spaces.Tuple([spaces.Discrete(32), spaces.Discrete(11), spaces.Discrete(2)])
+    env = show(space)
+    assert env.spec.observation_space == spaces.Discrete(32 * 11 * 2)
+    env._envs[0].shown = (20, 1, 0)  # type: ignore[attr-defined]
+    assert env.reset(0).observation.tolist() == [20 * 22 + 2]
+
+
 def test_spaces_that_cannot_be_played_are_mistakes():
     box = spaces.Box(0, 1, (2,))
     with pytest.raises(Mistake, match="one of left, right"):
@@ -344,7 +382,9 @@ def test_spaces_that_cannot_be_played_are_mistakes():
     with pytest.raises(Mistake, match="does not show a Dict"):
         show(box, "left")
     with pytest.raises(Mistake, match="only Box and Discrete"):
-        show(spaces.Tuple([box, box]))
+        show(spaces.Tuple([spaces.Discrete(2), box]))
+    with pytest.raises(Mistake, match="too many states"):
+        show(spaces.MultiBinary(100))
     with pytest.raises(Mistake, match="only Discrete and Box"):
         show(box, actions=spaces.MultiDiscrete([2, 2]))
 
@@ -470,6 +510,7 @@ def test_given_back_env_keeps_reward_score_and_mask_apart():
     env = AsGymnasium(Bandit(), "rgb_array")
     _, info = env.reset(seed=0)
     assert env.action_space.sample(info["action_mask"]) == 0
+    assert env.step(1)[1] == 0  # an illegal action: the nearest legal one is taken
     _, reward, _, _, info = env.step(1)
     assert (reward, info["score"]) == (1.0, 10.0)
     assert env.render().shape == (8, 8, 3)
