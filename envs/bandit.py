@@ -21,7 +21,7 @@ from gymnasium.spaces import Box, Discrete
 from numba import njit
 
 from rlplay.core import Array, Mistake, Range, Spec, State, Step, check_action
-from rlplay.record import AMBER, BLUE, GREEN, LINE, NIGHT, RED, SLATE, SNOW, Ink, number
+from rlplay.palette import AMBER, BLUE, GREEN, LINE, NIGHT, RED, SLATE, SNOW, Ink, number
 
 WIDTH, HEIGHT = 640, 420  # of the picture
 KEPT = ("time", "position", "last", "mean", "best", "observation", "order", "count", "paid",

@@ -15,7 +15,7 @@ import numpy as np
 from rlplay.core import Array, Layout, Mistake, Range
 from rlplay.markov import MarkovEnv
 from rlplay.model import Model
-from rlplay.record import AMBER, GREEN, LINE, NIGHT, RED, SLATE, SNOW
+from rlplay.palette import AMBER, GREEN, LINE, NIGHT, RED, SLATE, SNOW
 
 WIDTH, HEIGHT, SHOWN = 640, 420, 40  # of the picture, pixels; bets shown
 

@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import breadth_first_order
 from rlplay.core import Array, Layout, Mistake, Range, nearest
 from rlplay.markov import MarkovEnv
 from rlplay.model import Model
-from rlplay.record import AMBER, BLUE, GREEN, LINE, NIGHT, RED, SLATE, SNOW, Ink
+from rlplay.palette import AMBER, BLUE, GREEN, LINE, NIGHT, RED, SLATE, SNOW, Ink
 
 if TYPE_CHECKING:
     from PIL import ImageDraw

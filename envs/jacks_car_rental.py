@@ -20,7 +20,7 @@ from scipy.special import gammainc
 from rlplay.core import Array, Layout, Range
 from rlplay.markov import MarkovEnv
 from rlplay.model import Model
-from rlplay.record import AMBER, GREEN, LINE, NIGHT, SLATE, SNOW
+from rlplay.palette import AMBER, GREEN, LINE, NIGHT, SLATE, SNOW
 
 if TYPE_CHECKING:
     from PIL import ImageDraw

@@ -16,7 +16,7 @@ import numpy as np
 from rlplay.core import Array, Layout, Mistake, Range
 from rlplay.markov import MarkovEnv
 from rlplay.model import Model
-from rlplay.record import AMBER, BLUE, GREEN, LINE, NIGHT, RED
+from rlplay.palette import AMBER, BLUE, GREEN, LINE, NIGHT, RED
 
 WIDTH, HEIGHT, TRAIL = 640, 420, 16  # of the picture, pixels; steps shown behind the walker
 MOVES = {"left": -1, "right": 1}

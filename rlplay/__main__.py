@@ -199,8 +199,15 @@ def plot(words: list[str], root: Path) -> int:
         folder = Path(out) if out else runs[0].folder if len(runs) == 1 else root / "plots"
         drawn = settings.convert(plot.Config, changes, "--", "plot")
         paths = plot.draw(runs, folder, drawn)
+    from torch.utils.tensorboard import SummaryWriter
+
+    from rlplay.record import tensorboard_image
+
     for path in paths:
         say(str(path))
+        if path.suffix == ".png":
+            with SummaryWriter(str(path.parent)) as writer:
+                tensorboard_image(writer, path.stem, path.read_bytes(), 0)
     return 0
 
 

@@ -33,7 +33,7 @@ class Bandit(Learners):
         check_one_state(name, spec)
         shape = (self.num_learners, self.num_actions)
         self.tables["count"] = np.zeros(shape)
-        self.tables["mean"] = np.full(shape, initial_mean)
+        self.tables["mean"] = np.full(shape, float(initial_mean))
 
     @abstractmethod
     def index(self) -> Array:

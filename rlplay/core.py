@@ -188,6 +188,74 @@ class Env(Protocol):
     def close(self) -> None: ...
 
 
+class Symmetries(NamedTuple):
+    """The K turns and reflections under which a game stays the same; the first is the identity.
+
+    Symmetry k makes of a board with observation planes o [C, H * W], action mask m [A] and policy
+    p [A] the one with o[:, board_symmetries[k]], m[action_symmetries[k]], p[action_symmetries[k]].
+    """
+
+    board_symmetries: Array  # [K, H * W] int64, permutations of the cells
+    action_symmetries: Array  # [K, A] int64, permutations of the actions
+
+
+class Game(Protocol):
+    """The rules of a game as pure functions over N boards. A board is one numpy record, so N boards
+    are an array [N], the boards of search trees are [N, nodes], and saving is np.save."""
+
+    name: str  # with its size where it has one: "connect_four", "gomoku-9x9"
+    num_actions: int
+    num_players: int
+    dtype: np.dtype
+    observation_shape: tuple[int, int, int]  # [C, H, W]
+    max_moves: int  # no game takes more
+    action_names: tuple[str, ...]
+    symmetries: Symmetries
+
+    def start(self, n: int) -> Array:
+        """Return n boards as a game begins, [n]."""
+        ...
+
+    def play(self, state: Array, action: Array) -> Array:
+        """Return the boards [N] after `action` [N] int64, in new memory. A finished board stays as
+        it is. Raises ValueError that names the first board on which the action is illegal."""
+        ...
+
+    def action_mask(self, state: Array) -> Array:
+        """Return which actions are legal, [N, A] bool; at a finished board, all."""
+        ...
+
+    def player(self, state: Array) -> Array:
+        """Return who moves, [N] int64; at a finished board, whoever."""
+        ...
+
+    def over(self, state: Array) -> Array:
+        """Return which boards are finished, [N] bool."""
+        ...
+
+    def score(self, state: Array) -> Array:
+        """Return 1 for a win, -1 for a loss and 0 for a draw or a game that goes on, [N, P]."""
+        ...
+
+    def observe(self, state: Array) -> Array:
+        """Return planes of zeros and ones as the player who moves sees them, [N, C, H, W]: own
+        stones, the opponent's, then what else the rules need."""
+        ...
+
+    def show(self, state: Array) -> str:
+        """Return one board, [] or [1], as text with coordinates."""
+        ...
+
+    def draw(self, state: Array, last: int = -1) -> Array:
+        """Return one board, [] or [1], as a picture [H, W, 3] uint8 of even sides, on which the
+        action that led there is marked (-1 for none)."""
+        ...
+
+    def rollout(self, state: Array, generator: np.random.Generator) -> Array:
+        """Return the score [N, P] of random play from here to the end."""
+        ...
+
+
 class EnvConfig(Protocol):
     """The frozen dataclass `Config` of a file in envs/."""
 
@@ -268,7 +336,7 @@ def check_action(action: Array, spec: Spec) -> Array:
         raise ValueError(
             f"actions must be {spec.num_envs} whole numbers, got {action.dtype} {action.shape}"
         )
-    if ((action < 0) | (action >= spec.num_actions)).any():
+    if not 0 <= action.min() <= action.max() < spec.num_actions:
         raise ValueError(f"actions must be in 0..{spec.num_actions - 1}, got {action.tolist()}")
     return np.ascontiguousarray(action, np.int64)
 

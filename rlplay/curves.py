@@ -11,14 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from rlplay import config
 from rlplay.core import Array, Mistake, nearest
-
-if TYPE_CHECKING:
-    from rlplay.run import Run
+from rlplay.run import Run, flatten, read_lines
 
 MAX_POINTS = 1000  # of a curve over several runs that were not logged at the same moments
 RESAMPLES = 2000  # of the bootstrap
@@ -43,8 +42,6 @@ class Curve:
 
 def settings(run: Run) -> Settings:
     """Return the settings of a run as they are written, also where they are of an older version."""
-    from rlplay import config
-
     return config.read(str(run.folder / "config.yaml"))[1]
 
 
@@ -52,8 +49,6 @@ def logged(run: Run) -> dict[str, Array]:
     """Return the metrics of a run by name, as [T, 2] float64: agent steps, and value. What is known
     by episode, [E, 2] from episode 1, has no slash in its name. Each may have a companion
     `<name>_ci`, half the width of its 95% interval."""
-    from rlplay.run import read_lines
-
     tables: dict[str, dict[float, float]] = {}
     file = run.folder / "metrics.jsonl"
     for line in read_lines(file) if file.exists() else []:
@@ -182,8 +177,6 @@ def moving(values: Array, span: int) -> Array:
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Return runs by label: together those that differ in the seed only. A label is the agent's
     name and, where that is not enough, the settings that tell the groups apart."""
-    from rlplay.run import flatten
-
     kinds: dict[str, tuple[Settings, list[Run]]] = {}
     for run in runs:
         flat = dict(flatten(settings(run)))

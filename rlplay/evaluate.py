@@ -21,7 +21,7 @@ class Config:
     """The protocol of an evaluation."""
 
     num_episodes: Annotated[int, Range(0)] = 30
-    """Episodes to play, each from its own seed; 0 for no evaluation, where learning is the score."""
+    """Episodes to play, each from its own seed; 0 for none, where the learning is the score."""
     num_envs: Annotated[int, Range(1)] = 10
     """Episodes played side by side."""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 1_000_000

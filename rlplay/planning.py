@@ -100,13 +100,11 @@ def solve_linear(chain: Tables, discount: float) -> Solution:
         nonlocal factors
         x, left = np.zeros(size), right
         for _ in range(4):  # solving again for what is left over restores the last digits
-            if largest(left) <= np.finfo(float).eps * (largest(right) + largest(x)):
+            if largest(left) <= 1e-14 * (largest(right) + largest(x)):
                 break
             step, failed = None, True
             if factors is None and size > DIRECT:
                 step, failed = bicgstab(matrix, left, rtol=1e-8, maxiter=500)
-            if failed and largest(left) <= 1e-12 * (largest(right) + largest(x)):
-                break
             if failed:
                 factors = factors or splu(csc_matrix(matrix))
                 step = factors.solve(left)
@@ -155,7 +153,8 @@ class Solver:
     def solve(self, error: float = 1e-8, max_sweeps: int = 1_000_000) -> Plan:
         """Sweep until the error is certainly no larger. Raises Mistake where that cannot be."""
         while self.error_bound > error and self.optimum is None:
-            if self.settled or self.sweeps >= max_sweeps or self.float_limit() > error:
+            at_float_limit = self.error_bound <= 2 * self.float_limit()
+            if self.settled or self.sweeps >= max_sweeps or at_float_limit:
                 raise Mistake(
                     f"after {self.sweeps} sweeps the error is still {self.error_bound:.3g}, not"
                     f" {error:g}; allow a larger error, more sweeps or a smaller discount"
@@ -180,7 +179,8 @@ class Solver:
             error = (high - low) / 2
         else:
             error = max(abs(low), abs(high))
-        self.error_bound = error + self.float_limit()
+        inexact = TOLERANCE / (1 - self.discount) * max(abs(low), abs(high))  # sums may miss one
+        self.error_bound = error + inexact + self.float_limit()
 
     def bound_undiscounted(self) -> None:
         """Evaluate the greedy policy after 1, 2, 4, 8, ... sweeps until it is the best."""
@@ -228,6 +228,7 @@ class ValueIteration(Solver):
         super().__init__(tables, discount)
         self.order = order
         self.backups = 0
+        self.span = math.inf  # below which Gauss-Seidel next moves all values
         self.priority = np.zeros(0)
         if order == "prioritized":
             self.priority = np.abs(tables.sweep(self.values, discount)[0])
@@ -243,14 +244,15 @@ class ValueIteration(Solver):
             low, beyond, moves = -high, 1 / (1 - discount or 1), False
         else:
             self.backups += len(self.values)
-            # Only the synchronous sweep tells by how much all values are off alike, which matters
-            # where no episode ends: there every second one of Gauss-Seidel's is synchronous.
-            moves = self.order == "synchronous" or (tables.closed and self.sweeps % 2 == 0)
+            beyond, moves = discount / (1 - discount or 1), self.order == "synchronous"
             if moves:
                 self.values, _, low, high = tables.sweep(self.values, discount)
             else:
                 low, high = in_place(tables.rows, discount, self.values)
-            beyond = discount / (1 - discount or 1)
+                low, high = min(low, 0.0), max(high, 0.0)
+                # Moving all values alike may undo what sweeping did, unless the bound shrinks.
+                if beyond * (high - low) < self.span:
+                    moves, self.span = True, 0.9 * beyond * (high - low)
         self.residual = max(abs(low), abs(high))
         if discount < 1:
             self.bound(beyond * low, beyond * high, moves)
@@ -260,13 +262,13 @@ class ValueIteration(Solver):
     def state_dict(self) -> State:
         state = super().state_dict()
         arrays = {**state["weights"], "priority": self.priority}
-        own = {**state["agent"], "backups": self.backups}
+        own = {**state["agent"], "backups": self.backups, "span": self.span}
         return {"weights": arrays, "agent": own}
 
     def load_state_dict(self, state: State) -> None:
         super().load_state_dict(state)
         self.priority = np.array(state["weights"]["priority"])
-        self.backups = state["agent"]["backups"]
+        self.backups, self.span = state["agent"]["backups"], state["agent"]["span"]
 
 
 class PolicyIteration(Solver):

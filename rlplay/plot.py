@@ -18,13 +18,11 @@ import numpy as np
 
 from rlplay.core import Mistake, Range
 from rlplay.curves import Curve, curve, group, logged, settings, study
+from rlplay.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from torch.utils.tensorboard import SummaryWriter
-
-    from rlplay.run import Run
 
 TITLES = {
     "rollout/reward": "Average reward",
@@ -36,7 +34,7 @@ TITLES = {
     "eval/mean_reward": "Score in evaluation",
     "train/rms_error": "RMS error",
     "train/residual": "Residual",
-    "train/error_bound": "Error below",
+    "train/error_bound": "Bound of the error",
     "rms_error": "RMS error",
     "score": "Score of an episode",
     "length": "Agent steps in an episode",
@@ -276,8 +274,9 @@ def figure(panels: Sequence[Panel], title: str = "") -> Figure:
             lines.append(Line2D([], [], color=FAINT, linestyle=DASHES, label="theoretical bound"))
         widest = max(len(str(line.get_label())) for line in lines)
         columns = max(1, int(size[0] * 72 / (5.2 * widest + 40)))  # points
-        drawn.legend(handles=lines, loc="outside upper left", ncols=columns, title=title or None,
-                     title_fontproperties={"size": 12, "weight": "bold"}, alignment="left")  # fmt: skip
+        head = {"size": 12, "weight": "bold"}
+        drawn.legend(handles=lines, loc="outside upper left", ncols=columns, alignment="left",
+                     title=title or None, title_fontproperties=head)  # fmt: skip
         if same and about[labels[0]]:
             drawn.supxlabel(about[labels[0]], x=0.99, ha="right", fontsize=7.5, color=FAINT)
     return drawn
@@ -335,7 +334,7 @@ def scale(axes: Axes, panel: Panel) -> None:
         ends = [line.x[i] for line in panel.curves.values() for i in (0, -1)]
         low, high = min(0.0, *ends), max(ends)
         axes.set_xlim(low, high + 0.01 * (high - low or 1))  # whole markers at the end
-    if panel.log_y:
+    if panel.log_y and any((line.mean > 0).any() for line in panel.curves.values()):
         axes.set_yscale("log")
     axes.margins(y=0.06)
     if panel.share:
@@ -379,10 +378,3 @@ def write(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def tensorboard_image(writer: SummaryWriter, tag: str, png: bytes, step: int) -> None:
-    """Show a PNG among TensorBoard's images, as it is."""
-    from rlplay.record import tensorboard_clip
-
-    tensorboard_clip(writer, tag, png, step)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from rlplay.core import Agent, Array, Env, Mistake, Range, Spec
+from rlplay.palette import AMBER, BLUE, GREEN, LINE, NIGHT, RED, SLATE, SNOW, Ink, digits, number
 from rlplay.play import Moment, play
 
 if TYPE_CHECKING:
@@ -30,10 +31,6 @@ HEIGHT, PANEL_WIDTH, MAX_ROWS = 420, 320, 18  # the smallest film; the most acti
 SIZES = (10, 12, 18, 30)  # of type
 TRACE = 120  # moments in the curve of values
 CLIP_FRAMES, CLIP_HEIGHT, CLIP_MILLISECONDS = 60, 210, 80
-
-NIGHT, LINE, SLATE, SNOW = (15, 17, 26), (29, 33, 48), (132, 141, 165), (236, 239, 246)
-BLUE, AMBER, GREEN, RED = (70, 110, 190), (255, 183, 77), (120, 214, 140), (242, 112, 112)
-Ink = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -269,24 +266,15 @@ class Canvas:
         return self.left + x * self.unit, y * self.unit
 
 
-def number(points: float) -> str:
-    """Return points as a scoreboard shows them: 1,250 or 0.95."""
-    return f"{round(points, 2) + 0.0:,.2f}".rstrip("0").rstrip(".")
-
-
-def digits(value: float, largest: float) -> str:
-    """Return `value` with as many decimals as numbers up to `largest` have room for."""
-    return f"{value:.{int(np.clip(3 - math.log10(abs(largest) + 1e-9), 0, 3))}f}"
-
-
-def tensorboard_clip(writer: SummaryWriter, tag: str, gif: bytes, step: int) -> None:
-    """Show a GIF among TensorBoard's images: torch's `add_video` needs a moviepy long gone."""
+def tensorboard_image(writer: SummaryWriter, tag: str, encoded: bytes, step: int) -> None:
+    """Show a PNG or GIF as it is among TensorBoard's images: torch's `add_video` needs a moviepy
+    long gone."""
     from PIL import Image
     from tensorboard.compat.proto.summary_pb2 import (
         Summary,  # pyright: ignore[reportAttributeAccessIssue] (protobuf makes it at run time)
     )
 
-    width, height = Image.open(BytesIO(gif)).size
-    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+    width, height = Image.open(BytesIO(encoded)).size
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
     summary = Summary(value=[Summary.Value(tag=tag, image=image)])
     writer._get_file_writer().add_summary(summary, step)

@@ -36,13 +36,13 @@ class Flag(NamedTuple):
     def readings(self) -> Iterator[Any]:
         """Yield the plain values that the words may stand for, likeliest first."""
         scalars = [scalar(word) for word in self.words]
+        if len(self.words) == 1:
+            yield scalars[0]
+            yield self.words[0]
         yield scalars
         yield self.words
         if not self.words:
             yield True
-        if len(self.words) == 1:
-            yield scalars[0]
-            yield self.words[0]
 
 
 def parse(overrides: Sequence[str]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def parse(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def at_path(path: Sequence[str], value: Any) -> dict[str, Any]:
-    """Return the tree in which `value` stands at a path: ["agent", "epsilon"] is two levels down."""
+    """Return the tree in which `value` stands at a path, such as ["agent", "epsilon"]."""
     first, *others = path
     return {first: at_path(others, value) if others else value}
 

@@ -97,7 +97,7 @@ class Tables:
     def rounding(self, values: Array) -> float:
         """Return how far float64 may miss when a state is backed up from `values`."""
         successors, reward = self.scale
-        return (successors + 4) * np.finfo(float).eps * (reward + largest(values))
+        return (successors + 4) * np.finfo(float).eps / 2 * (reward + largest(values))
 
     def sweep(self, values: Array, discount: float) -> tuple[Array, Array, float, float]:
         """Return max_a (r + discount P values) [S], a best action [S] int64, and the least and the

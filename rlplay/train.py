@@ -22,6 +22,8 @@ from rlplay.core import Agent, Env, Mistake, NonFinite, State
 from rlplay.metrics import Averages, Episodes
 from rlplay.play import collect, play
 
+MAX_DRAWN = 3000
+"""States of the largest world of which a map is drawn."""
 PAUSE = 0.5
 """Seconds between two lines on the terminal, at least; the log misses none."""
 
@@ -213,7 +215,7 @@ class Training:
         except Mistake as mistake:
             self.announce(f"no recording: {mistake}")
             return
-        record.tensorboard_clip(self.log.writer, "recording", recording.clip_gif, self.steps)
+        record.tensorboard_image(self.log.writer, "recording", recording.clip_gif, self.steps)
         self.announce(f"recorded {recording.path} (score {recording.score:g})")
 
     def film(self) -> None:
@@ -258,12 +260,14 @@ class Training:
         """Draw what the agent thinks of every state, where the world has a map, as a picture of
         this step in the run folder and in TensorBoard."""
         spec = self.env.spec
-        if spec.layout is None or not self.experiment.recording.max_steps:
+        if spec.layout is None or len(spec.layout.cells) > MAX_DRAWN:
+            return
+        if not self.experiment.recording.max_steps:
             return
         picture = maps.picture(*maps.known(self.agent, spec), spec, f"{self.steps:,} agent steps")
         self.folder.pictures.mkdir(exist_ok=True)
-        maps.save(picture, self.folder.pictures / f"{self.steps:09d}.png")
-        self.log.writer.add_image("map", picture, self.steps, dataformats="HWC")
+        png = maps.save(picture, self.folder.pictures / f"{self.steps:09d}.png")
+        record.tensorboard_image(self.log.writer, "map", png, self.steps)
 
 
 def score(experiment: Experiment, agent: Agent) -> evaluate.Result:

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from envs.bandit import Bandits, Config
 from rlplay import checkpoint, config
 from rlplay.core import Mistake, Step
-from rlplay.record import AMBER, GREEN, RED
+from rlplay.palette import AMBER, GREEN, RED
 
 KINDS: dict[str, dict[str, Any]] = {
     "gaussian": {},

@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 from scipy import optimize, stats
 
 from envs import bandit
-from rlplay import config
+from rlplay import bandits, config
 from rlplay.core import Array, Decision, Mistake, Spec, Step, Trajectory
 from rlplay.play import collect, play
 
@@ -388,6 +388,15 @@ def test_softmax_and_its_draws_agree():
     assert share == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=0.012)
 
 
+@pytest.mark.parametrize(("name", "uniform"), [("gradient_bandit", 0.0), ("exp3", 0.3)])
+def test_illegal_arms_leave_their_probability_to_the_others(name, uniform):
+    agent = make(name, arms(1, 4), **({"gamma": uniform} if uniform else {}))
+    agent.tables["preference"][:] = np.log([0.1, 0.2, 0.3, 0.4])
+    decision = agent.act(at(agent, mask=np.array([[True, False, True, False]])))
+    expected = (1 - uniform) * np.array([0.25, 0, 0.75, 0]) + uniform * np.array([0.5, 0, 0.5, 0])
+    assert decision.notes["policy"][0] == pytest.approx(expected)
+
+
 def test_exp3_estimates_are_unbiased():
     """What is expected to be added to the preferences is gamma / k times the rewards, but for what
     is added to all of them alike."""
@@ -432,6 +441,7 @@ def test_exp3_keeps_its_bound_against_an_opponent_and_stays_a_number():
     most = pays.sum(0).max()
     bound = (math.e - 1) * gamma * most + 3 * math.log(3) / gamma
     assert most - earned.mean() < bound
+    assert (agent.tables["preference"].max(1) == 0).all(), "preferences grow with the run"
     agent.tables["preference"][:, 0] = -1e300
     policy = agent.act(at(agent)).notes["policy"]
     assert np.isfinite(policy).all()
@@ -477,7 +487,9 @@ def test_linucb_pulls_by_its_formula():
     agent = make("linucb", contexts(1, 4, 3), alpha=0.8)
     x = known(agent)
     theta, inverse = agent.tables["theta"][0], agent.tables["inverse"][0]
-    index = [theta[a] @ x[0] + 0.8 * math.sqrt(x[0] @ inverse[a] @ x[0]) for a in range(4)]
+    width = np.array([math.sqrt(x[0] @ inverse[a] @ x[0]) for a in range(4)])
+    index = theta @ x[0] + 0.8 * width
+    assert bandits.predict(*agent.tables.values(), x)[1][0] == pytest.approx(width)
     decision = agent.act(at(agent, x))
     assert decision.action[0] == np.argmax(index)
     assert decision.notes["q_values"][0] == pytest.approx(theta @ x[0])

@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Discrete
 from PIL import Image
 
 from agents.q_learning import Config as QLearning
-from rlplay import config, maps
+from rlplay import config, heatmap, maps
 from rlplay.core import Agent, Decision, Layout, Mistake, Spec
 from rlplay.model import Model
 
@@ -115,8 +115,11 @@ def policy_of(*actions: int) -> np.ndarray:
 
 def cell(picture: np.ndarray, row: int, column: int) -> np.ndarray:
     """Return the pixels of a cell of the map of 3 x 4."""
-    left, top = maps.LEFT + column * maps.LARGEST, maps.TOP + maps.HEADING + row * maps.LARGEST
-    return picture[top : top + maps.LARGEST, left : left + maps.LARGEST]
+    left, top = (
+        heatmap.LEFT + column * heatmap.LARGEST,
+        heatmap.TOP + heatmap.HEADING + row * heatmap.LARGEST,
+    )
+    return picture[top : top + heatmap.LARGEST, left : left + heatmap.LARGEST]
 
 
 def inked(cell: np.ndarray) -> np.ndarray:
@@ -130,9 +133,9 @@ def test_an_arrow_stands_where_the_policy_says_and_nowhere_else():
     after = maps.picture(values, policy_of(0, 0, 0, 0, 0, 1, *[0] * 5), spec)
     assert (cell(before, 1, 1) != cell(after, 1, 1)).any()
     rows, columns, _ = np.nonzero(before != after)
-    left, top = maps.LEFT + maps.LARGEST, maps.TOP + maps.HEADING + maps.LARGEST
-    assert left <= columns.min() <= columns.max() < left + maps.LARGEST
-    assert top <= rows.min() <= rows.max() < top + maps.LARGEST
+    left, top = heatmap.LEFT + heatmap.LARGEST, heatmap.TOP + heatmap.HEADING + heatmap.LARGEST
+    assert left <= columns.min() <= columns.max() < left + heatmap.LARGEST
+    assert top <= rows.min() <= rows.max() < top + heatmap.LARGEST
     np.testing.assert_array_equal(maps.picture(values, policy_of(*[0] * 11), spec), before)
 
 
@@ -171,10 +174,10 @@ def test_walls_are_grey_and_marks_are_written():
 
 def test_colours_diverge_where_values_cross_zero():
     for values, low, high in [([-5, 0, 10], -10, 10), ([1, 2, 3], 1, 3), ([-3, -2, 0], -3, 0)]:
-        colours, (name, *ends) = maps.shades(np.array(values, float))
+        colours, (name, *ends) = heatmap.shades(np.array(values, float))
         assert ends == [low, high]
         assert name == ("RdBu" if low < 0 < high else "viridis")
-    colours, _ = maps.shades(np.array([-1.0, 0.0, 1.0]))
+    colours, _ = heatmap.shades(np.array([-1.0, 0.0, 1.0]))
     assert colours[0, 0] > colours[0, 2]  # red
     assert colours[2, 2] > colours[2, 0]  # blue
     assert np.ptp(colours[1, :3]) < 0.02
@@ -185,10 +188,10 @@ def test_without_arrows_actions_are_a_second_map():
     before = maps.picture(values, policy_of(*[0] * 11), spec)
     after = maps.picture(values, policy_of(0, 0, 0, 0, 0, 1, *[0] * 5), spec)
     rows, columns, _ = np.nonzero(before != after)
-    left, top = maps.LEFT + maps.LARGEST, maps.TOP + maps.HEADING + maps.LARGEST
-    assert left <= columns.min() <= columns.max() <= left + maps.LARGEST  # with its edge
-    assert top <= rows.min() <= rows.max() <= top + maps.LARGEST
-    wide = maps.LEFT + 4 * maps.LARGEST + maps.GAP  # where the map of values begins
+    left, top = heatmap.LEFT + heatmap.LARGEST, heatmap.TOP + heatmap.HEADING + heatmap.LARGEST
+    assert left <= columns.min() <= columns.max() <= left + heatmap.LARGEST  # with its edge
+    assert top <= rows.min() <= rows.max() <= top + heatmap.LARGEST
+    wide = heatmap.LEFT + 4 * heatmap.LARGEST + heatmap.GAP  # where the map of values begins
     other = maps.picture(values[::-1], policy_of(*[0] * 11), spec)
     assert np.nonzero(before != other)[1].min() >= wide
 
@@ -232,20 +235,20 @@ def test_pictures_of_a_world_are_all_of_one_even_size(world):
         shapes.add(picture.shape)
     ((height, width, _),) = shapes
     assert height % 2 == width % 2 == 0
-    assert height <= maps.HEIGHT
-    assert width <= maps.WIDTH
+    assert height <= heatmap.HEIGHT
+    assert width <= heatmap.WIDTH
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (2, 2), (40, 60), (100, 3), (1, 300), (300, 1)])
 @pytest.mark.parametrize("num_maps", [1, 2, 20])
 def test_maps_of_every_size_fit_and_do_not_overlap(shape, num_maps):
-    grid = maps.Grid.of(num_maps, shape, 1)
+    grid = heatmap.Grid.of(num_maps, shape, 1)
     corners = np.array([grid.corner(i) for i in range(num_maps)])
     far = corners + np.array(shape[::-1]) * grid.cell
-    if grid.cell > maps.SMALLEST:
-        assert grid.size[0] <= maps.WIDTH
-        assert grid.size[1] <= maps.HEIGHT
-    assert (far + np.array([maps.RIGHT, maps.BOTTOM]) <= np.array(grid.size) + 1).all()
+    if grid.cell > heatmap.SMALLEST:
+        assert grid.size[0] <= heatmap.WIDTH
+        assert grid.size[1] <= heatmap.HEIGHT
+    assert (far + np.array([heatmap.RIGHT, heatmap.BOTTOM]) <= np.array(grid.size) + 1).all()
     for i in range(num_maps):
         apart = (corners >= far[i] + 8) | (far + 8 <= corners[i])
         assert apart.any(1).sum() == num_maps - 1

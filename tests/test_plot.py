@@ -18,6 +18,7 @@ from rlplay import plot, settings
 from rlplay.core import Mistake
 from rlplay.curves import Curve
 from rlplay.plot import Config, Panel, draw, draw_study, figure
+from rlplay.record import tensorboard_image
 
 
 def bandit(folder, label="bandit-ucb1-s0", bound=False, scale=1.0, **agent):
@@ -195,7 +196,7 @@ def test_settings_of_a_plot_are_read_from_yaml_like_any_others():
 def test_tensorboard_shows_the_png_itself(tmp_path):
     png = draw([learner(tmp_path)], tmp_path)[0].read_bytes()
     with SummaryWriter(str(tmp_path / "events")) as writer:
-        plot.tensorboard_image(writer, "plot", png, 70)
+        tensorboard_image(writer, "plot", png, 70)
     events = EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0})
     events.Reload()
     (image,) = events.Images("plot")

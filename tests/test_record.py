@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from rlplay.core import Agent, Decision, Spec, Step
-from rlplay.record import CLIP_FRAMES, Config, record, tensorboard_clip
+from rlplay.record import CLIP_FRAMES, Config, record, tensorboard_image
 
 POINTS = [0.0, 1.0, 0.0, -3.0, 10.0]
 
@@ -220,7 +220,7 @@ def test_tensorboard_really_holds_the_clip(tmp_path):
 
     gif = record(Lamps(20), Script(), tmp_path / "game", Config()).clip_gif
     with SummaryWriter(str(tmp_path / "events")) as writer:
-        tensorboard_clip(writer, "recording/clip", gif, step=1234)
+        tensorboard_image(writer, "recording/clip", gif, step=1234)
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     (shown,) = events.Images("recording/clip")
     assert shown.step == 1234
