@@ -51,4 +51,5 @@ class DiscountedUCB(Bandit):
 def forget(count, live, discount):  # [N, k], [N] bool
     for i in range(len(count)):
         if live[i]:
-            count[i] *= discount
+            for a in range(count.shape[1]):
+                count[i, a] *= discount

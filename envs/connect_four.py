@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
+from numba import njit
 
 from rlplay.core import Array, Game, Range, Symmetries
-from rlplay.game import BoardGame, GameEnv
+from rlplay.game import NOBODY, BoardGame, GameEnv, scores
 
 WIDTH, HEIGHT = 7, 6
 PITCH = HEIGHT + 1  # bits from column to column
@@ -61,7 +62,7 @@ class ConnectFour(BoardGame):
     name = "connect_four"
     num_actions = WIDTH
     dtype = BOARD
-    observation_shape = (2, HEIGHT, WIDTH)
+    observation_shape: tuple[int, int, int] = (2, HEIGHT, WIDTH)
     max_moves = WIDTH * HEIGHT
     action_names = columns = tuple(str(column + 1) for column in range(WIDTH))
     rows = ("",) * HEIGHT

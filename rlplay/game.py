@@ -287,7 +287,7 @@ def picture(
     height, width = cells.shape
     columns = columns or ascii_lowercase[:width]
     rows = rows or [str(r + 1) for r in range(height)]
-    unit, edge = 4 * (SIDE // max(height, width) // 2), 2 * MARGIN  # drawn twice as large: smooth edges
+    unit, edge = 4 * (SIDE // max(height, width) // 2), 2 * MARGIN  # twice as large as in the end
     image = Image.new("RGB", (2 * edge + width * unit, 2 * edge + height * unit), NIGHT)
     draw = ImageDraw.Draw(image)
     small, large = (ImageFont.load_default(2 * size) for size in (13, 16))

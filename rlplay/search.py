@@ -15,8 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 
 from rlplay import tree as trees
-from rlplay.core import Array, Mistake, Range, State
-from rlplay.game import Game
+from rlplay.core import Array, Game, Mistake, Range, State
 
 Evaluator = Callable[[Array], tuple[Array, Array]]
 """Takes boards [N] and returns logits [N, A] float32 of the moves and the value [N] float32 in
@@ -81,6 +80,13 @@ class Search:
         self, game: Game, evaluator: Evaluator, config: Config, generator: np.random.Generator
     ) -> None:
         """Raises Mistake where settings contradict each other or the game has not two players."""
+        if game.num_players != 2:
+            raise Mistake(f"search is for two players, and {game.name} has {game.num_players}")
+        if config.reuse and config.kind == "gumbel":
+            raise Mistake("gumbel counts visits from none: set reuse=False, or kind=puct")
+        self.game, self.evaluator, self.config, self.generator = game, evaluator, config, generator
+        self.rule = rule(config)
+        self.tree: trees.Tree | None = None
 
     def run(
         self, state: Array, num_simulations: int | None = None, explore: bool = False
@@ -89,23 +95,185 @@ class Search:
         with `explore`, with noise at the root. Without simulations, policy and value are the
         evaluator's own. Raises Mistake where the trees do not fit in memory and ValueError where
         the evaluator returned what is not a number."""
+        count = self.config.num_simulations if num_simulations is None else num_simulations
+        state = np.ascontiguousarray(state)
+        tree = self.plant(state, count)
+        root = self.root(tree, explore)
+        considered = self.considered(tree, count)
+        parent, action = np.empty(len(state), np.int32), np.empty(len(state), np.int64)
+        board = np.empty(len(state), self.game.dtype)
+        for simulation in range(count):
+            visited = considered[simulation]
+            trees.select(*tree[:3], root, visited, self.rule, parent, action, as_bytes(board))
+            self.grow(tree, parent, action, self.game.play(board, action))
+        self.tree = tree if self.config.reuse else None
+        return self.look(tree, root, count)
 
     def choose(self, searched: Searched, ply: Array | int, explore: bool) -> Array:
         """Return the moves to play, [N] int64: to explore, drawn by temperature where `ply` [N] is
         below temperature_moves; else `searched.action`."""
+        config = self.config
+        if not explore or config.kind == "gumbel" or config.temperature == 0:
+            return searched.action
+        share = searched.visits / np.maximum(searched.visits.max(1, keepdims=True), 1)
+        weight = share ** (1 / config.temperature)  # [N, A]
+        weight = np.where(weight.any(1, keepdims=True), weight, searched.policy)
+        total = weight.cumsum(1)
+        drawn = self.generator.random((len(weight), 1)) * total[:, -1:]
+        return np.where(ply < config.temperature_moves, (total > drawn).argmax(1), searched.action)
 
     def forget(self) -> None:
         """Drop the last trees: the next boards do not follow from them."""
+        self.tree = None
 
     def state_dict(self) -> State:
         """Return the random numbers and, with `reuse`, the last trees."""
+        own = {} if self.tree is None else {"tree": self.tree._asdict()}
+        return {"generator": self.generator.bit_generator.state, **own}
 
-    def load_state_dict(self, state: State) -> None: ...
+    def load_state_dict(self, state: State) -> None:
+        self.generator.bit_generator.state = state["generator"]
+        self.tree = None
+        if "tree" in state:
+            self.tree = trees.Tree(**{name: np.array(a) for name, a in state["tree"].items()})
+
+    def plant(self, state: Array, num_simulations: int) -> trees.Tree:
+        """Return trees with the boards `state` [N] as roots and room for all simulations."""
+        num_games, old = len(state), self.tree
+        if old is not None and len(old.size) == num_games:
+            trees.keep(*old, as_bytes(state))
+        else:
+            old = None
+        num_kept = 0 if old is None else int(old.size.max())
+        num_nodes = max(num_kept, 1) + num_simulations
+        if old is not None and old.nodes.shape[1] >= num_nodes:
+            tree = old
+        else:
+            num_bytes = self.game.dtype.itemsize
+            tree = trees.empty(num_games, num_nodes, self.game.num_actions, num_bytes)
+            if old is not None:
+                for new, kept in zip(tree[:3], old[:3], strict=True):
+                    new[:, :num_kept] = kept[:, :num_kept]
+                tree.size[:] = old.size
+        fresh = np.where(tree.size == 0, trees.NO_PARENT, trees.NO_LEAF).astype(np.int32)
+        if fresh.max() == trees.NO_PARENT:
+            self.grow(tree, fresh, np.zeros(num_games, np.int64), state)
+        return tree
+
+    def grow(self, tree: trees.Tree, parent: Array, action: Array, leaf: Array) -> None:
+        """Evaluate the boards `leaf` [N] and hang them into the trees."""
+        game = self.game
+        logits, value = self.evaluator(leaf)
+        over, score, player = game.over(leaf), game.score(leaf), game.player(leaf)
+        seen = (over, score, player, game.action_mask(leaf), logits, value)
+        trees.grow(*tree, parent, action, as_bytes(leaf), *seen)
+
+    def root(self, tree: trees.Tree, explore: bool) -> Array:
+        """Return what `select` takes in place of the priors of the roots, [N, A]."""
+        edges = tree.edges[:, 0]
+        prior, legal = edges["prior"], edges["child"] != trees.ILLEGAL
+        if self.config.kind == "gumbel":
+            logits = np.log(np.maximum(prior, np.float32(1e-30)))
+            noise = self.generator.gumbel(size=prior.shape).astype(np.float32) if explore else 0
+            return np.where(legal, logits + noise, -np.inf).astype(np.float32)
+        fraction = self.config.dirichlet_fraction
+        if not explore or fraction == 0 or self.config.kind == "uct":
+            return np.ascontiguousarray(prior)
+        alpha = self.config.dirichlet_alpha or 10 / legal.sum(1, keepdims=True)
+        noise = self.generator.standard_gamma(alpha, prior.shape) * legal + 1e-30 * legal
+        noise /= noise.sum(1, keepdims=True)
+        return ((1 - fraction) * prior + fraction * noise).astype(np.float32)
+
+    def considered(self, tree: trees.Tree, num_simulations: int) -> Array:
+        """Return the visits of the root's moves among which each simulation of Gumbel search has to
+        choose, [simulations, N] int32."""
+        visits = np.zeros((num_simulations, len(tree.size)), np.int32)
+        if self.config.kind == "gumbel":
+            num_legal = (tree.edges["child"][:, 0] != trees.ILLEGAL).sum(1)
+            num_considered = np.minimum(num_legal, self.config.max_considered)
+            for number in np.unique(num_considered):
+                plan = sequential_halving(int(number), num_simulations)
+                visits[:, num_considered == number] = plan[:, None]
+        return visits
+
+    def look(self, tree: trees.Tree, root: Array, num_simulations: int) -> Searched:
+        """Return what the roots have come to."""
+        node, edges = tree.nodes[:, 0], tree.edges[:, 0]
+        if not np.isfinite(node["value"]).all():
+            raise ValueError("the evaluator returned logits or values that are not numbers")
+        side = np.where(node["player"] == 0, 1, -1).astype(np.float32)
+        value = side * node["value"] / node["visits"]
+        visits, prior = np.ascontiguousarray(edges["visits"]), edges["prior"]
+        legal = edges["child"] != trees.ILLEGAL
+        q_values = np.where(legal, value[:, None], np.float32(-1))
+        np.divide(side[:, None] * edges["value"], visits, out=q_values, where=visits > 0)
+        if self.config.kind == "gumbel" and num_simulations > 0:
+            policy, rank = trees.improved(tree.nodes, tree.edges, root, self.rule)
+            action = np.where(visits == visits.max(1, keepdims=True), rank, -np.inf).argmax(1)
+        else:
+            total = visits.sum(1, keepdims=True)
+            policy = np.where(total > 0, visits / np.maximum(total, 1), prior).astype(np.float32)
+            action = np.where(total > 0, visits, prior).argmax(1)
+        return Searched(visits, policy, value, q_values, action, num_simulations)
+
+
+def rule(config: Config) -> trees.Rule:
+    """Return the settings as numbers for the kernels."""
+    first_play, share = {"parent": (-config.first_play_reduction, 1.0), "draw": (0.0, 0.0)}.get(
+        config.first_play, (-1.0, 0.0)
+    )
+    kind = {"puct": trees.PUCT, "uct": trees.UCT, "gumbel": trees.GUMBEL}[config.kind]
+    return trees.Rule(
+        kind,
+        float(config.c_puct),
+        float(config.c_puct_base),
+        float(first_play),
+        share,
+        float(config.c_visit),
+        float(config.c_scale),
+    )
+
+
+def sequential_halving(num_considered: int, num_simulations: int) -> Array:
+    """Return how often the move to simulate has been visited before, [simulations] int32: rounds of
+    equally many visits for each move still considered, of which the better half goes on to the next
+    round, until all simulations are spent (Danihelka et al. 2022, algorithm 2)."""
+    plan: list[int] = []
+    num_rounds = max(1, math.ceil(math.log2(num_considered)))
+    remaining, before = num_considered, 0
+    while len(plan) < num_simulations:
+        extra = max(1, num_simulations // (num_rounds * remaining))
+        for visit in range(before, before + extra):
+            plan += [visit] * remaining
+        before += extra
+        remaining = max(min(2, num_considered), remaining // 2)
+    return np.array(plan[:num_simulations], np.int32)
 
 
 def uniform(game: Game) -> Evaluator:
     """Return an evaluator that knows nothing: all moves alike, every board a draw."""
 
+    def evaluate(state: Array) -> tuple[Array, Array]:
+        return np.zeros((len(state), game.num_actions), np.float32), np.zeros(
+            len(state), np.float32
+        )
+
+    return evaluate
+
 
 def rollouts(game: Game, generator: np.random.Generator, count: int = 1) -> Evaluator:
     """Return an evaluator that plays `count` random games to the end from each board."""
+
+    def evaluate(state: Array) -> tuple[Array, Array]:
+        score = game.rollout(state, generator)
+        for _ in range(count - 1):
+            score = score + game.rollout(state, generator)
+        value = score[np.arange(len(state)), game.player(state)] / np.float32(count)
+        return np.zeros((len(state), game.num_actions), np.float32), value
+
+    return evaluate
+
+
+def as_bytes(state: Array) -> Array:
+    """Return boards [N] as [N, B] uint8, the same memory."""
+    return state.view(np.uint8).reshape(len(state), -1)

@@ -220,7 +220,9 @@ def completion(node, edges, rule):
 
 
 @njit(cache=True, parallel=True)
-def grow(nodes, edges, boards, size, parent, action, leaf, over, score, player, mask, logits, value):
+def grow(
+    nodes, edges, boards, size, parent, action, leaf, over, score, player, mask, logits, value
+):
     """Hang a leaf into each tree and back its worth up: the board `leaf` [N, B], reached by
     `action` [N] from the node `parent` [N] (NO_PARENT: it is the root; NO_LEAF: nothing to do),
     with what the game and the evaluator say of it."""
@@ -322,3 +324,29 @@ def find(boards, size, board):
         if same:
             return m
     return -1
+
+
+@njit(cache=True)
+def improved(nodes, edges, root, rule):  # -> [N, A], [N, A]
+    """Return the improved policy at each root, softmax(logits + sigma(completed Q)) (Danihelka et
+    al. 2022, equation 11), and the same sum of root [N, A] and values by which moves are ranked."""
+    num_games, num_actions = root.shape
+    policy, rank = np.zeros(root.shape, np.float32), np.empty(root.shape, np.float32)
+    for i in range(num_games):
+        side = 1.0 if nodes[i, 0].player == 0 else -1.0
+        mixed, scale = completion(nodes[i, 0], edges[i, 0], rule)
+        top, total = -np.inf, 0.0
+        for a in range(num_actions):
+            edge = edges[i, 0, a]
+            value = side * edge.value / edge.visits if edge.visits > 0 else mixed
+            rank[i, a] = root[i, a] + scale * value
+            if edge.child != ILLEGAL:
+                top = max(top, value)
+        for a in range(num_actions):
+            edge = edges[i, 0, a]
+            if edge.child != ILLEGAL:
+                value = side * edge.value / edge.visits if edge.visits > 0 else mixed
+                policy[i, a] = edge.prior * np.exp(scale * (value - top))
+                total += policy[i, a]
+        policy[i] /= total
+    return policy, rank
