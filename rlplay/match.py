@@ -1,0 +1,182 @@
+"""Agents against agents: who is stronger, by how much, and how sure that is.
+
+Games come in pairs: both begin from the same opening of random moves, with colours swapped, so that
+neither the opening nor the first move favours anyone. All games are played side by side. Elo is
+the scale of Elo (1978): 400 points are ten to one. It knows rules and agents, and no training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from rlplay.core import Agent, Array, Game, Mistake, Range, Step
+from rlplay.evaluate import random_legal
+
+FIRM = 0.5
+"""Games drawn against nobody that each agent is credited with, so that no Elo is infinite."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How a match is played."""
+
+    num_games: Annotated[int, Range(2)] = 200
+    """Games of a match, colours swapped in pairs; an odd one is left out."""
+    random_opening: Annotated[int, Range(0)] = 2
+    """Random moves before the agents take over, the same for both games of a pair."""
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 1_000_000
+    """Seed of the openings."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What G games between agents A and B came to. Games 2 i and 2 i + 1 are a pair: A has the
+    first move in one and the second in the other."""
+
+    scores: Array  # [G] float64, of A: 1 won, 0.5 drawn, 0 lost
+    first: Array  # [G] int64, the player (0 or 1) that A was
+    actions: Array  # [G, T] int64, the moves of each game, -1 after its end
+    opening: int  # how many of the moves were random
+
+    def summary(self) -> dict[str, float]:
+        """Return the numbers to report, by name: A's share of the points with its 95% interval over
+        pairs, games won, drawn and lost, and the difference in Elo with its interval."""
+        pairs = self.scores.reshape(-1, 2).mean(1)
+        share = float(pairs.mean())
+        drawn = np.random.default_rng(0).integers(len(pairs), size=(10_000, len(pairs)))
+        low, high = np.quantile(pairs[drawn].mean(1), [0.025, 0.975])
+        games = len(self.scores)
+        return {
+            "score": share,
+            "ci_low": float(low),
+            "ci_high": float(high),
+            "won": float((self.scores == 1).sum()),
+            "drawn": float((self.scores == 0.5).sum()),
+            "lost": float((self.scores == 0).sum()),
+            "games": float(games),
+            "elo": elo(share, games),
+            "elo_low": elo(float(low), games),
+            "elo_high": elo(float(high), games),
+        }
+
+
+def elo(share: float, games: int) -> float:
+    """Return the Elo difference that a share of the points tells of, kept finite as if FIRM points
+    had gone either way besides."""
+    share = (share * games + FIRM) / (games + 2 * FIRM)
+    return float(400 * np.log10(share / (1 - share)))
+
+
+def match(game: Game, one: Agent, two: Agent, config: Config) -> Match:
+    """Play `num_games` between two agents, all side by side. Raises Mistake where the game is too
+    short for such an opening, and where an agent plays an illegal move."""
+    num_pairs = config.num_games // 2
+    generator = np.random.default_rng([*b"match", config.seed])
+    state, opening = openings(game, num_pairs, config.random_opening, generator)
+    state, moves = np.repeat(state, 2), [np.repeat(column, 2) for column in opening]
+    first = np.tile([0, 1], num_pairs)  # [G] the player that agent one is
+    while not (over := game.over(state)).all():
+        action = np.full(len(state), -1)
+        mover = game.player(state)
+        for agent, is_its in ((one, mover == first), (two, mover != first)):
+            rows = np.flatnonzero(is_its & ~over)
+            if len(rows):
+                action[rows] = choose(game, agent, state[rows])
+        moves.append(action)
+        state = game.play(state, np.where(over, 0, action))
+    points = game.score(state)[np.arange(len(state)), first]
+    actions = np.stack(moves, 1) if moves else np.zeros((len(state), 0), np.int64)
+    return Match((1 + points.astype(np.float64)) / 2, first, actions, config.random_opening)
+
+
+def choose(game: Game, agent: Agent, state: Array) -> Array:
+    """Return the agent's legal moves on boards [N]. Raises Mistake for an illegal one."""
+    step = step_at(game, state)
+    action = agent.act(step, explore=False).action
+    wrong = np.flatnonzero(~step.action_mask[np.arange(len(action)), action])
+    if len(wrong):
+        name = game.action_names[int(action[wrong[0]])]
+        raise Mistake(f"{type(agent).__name__} played the illegal move {name} of {game.name}")
+    return action
+
+
+def step_at(game: Game, state: Array) -> Step:
+    """Return what boards [N] show to those who move."""
+    score = game.score(state)
+    return Step.at(
+        game.observe(state),
+        game.num_actions,
+        action_mask=game.action_mask(state),
+        player=game.player(state),
+        reward=score,
+        terminated=game.over(state),
+        state=state,
+    )
+
+
+def openings(
+    game: Game, n: int, num_moves: int, generator: np.random.Generator
+) -> tuple[Array, list[Array]]:
+    """Return n boards after `num_moves` random legal moves that do not end the game, and the moves,
+    [n] each. Raises Mistake where hardly any game lasts that long."""
+    boards, moves = game.start(n), [np.zeros(n, np.int64) for _ in range(num_moves)]
+    missing = np.arange(n)
+    for _ in range(1000):
+        state = game.start(len(missing))
+        for column in moves:
+            column[missing] = action = random_legal(game.action_mask(state), generator)
+            state = game.play(state, action)
+        boards[missing] = state
+        missing = missing[game.over(state)]
+        if not len(missing):
+            return boards, moves
+    raise Mistake(f"{game.name} hardly ever lasts {num_moves} random moves; choose fewer")
+
+
+def ratings(
+    names: Sequence[str], results: Mapping[tuple[str, str], Match], anchor: str
+) -> dict[str, tuple[float, float, float]]:
+    """Return the Elo of each name with its 95% interval, such that `anchor` has 0: the likeliest
+    under the model of Bradley and Terry (1952), intervals by drawing the pairs of games again.
+
+    `results` holds the match of each two names that met, the first being agent one."""
+    index = {name: i for i, name in enumerate(names)}
+    pairs = [
+        (index[a], index[b], found.scores.reshape(-1, 2).mean(1))
+        for (a, b), found in results.items()
+    ]
+    generator = np.random.default_rng(0)
+
+    def fit(draws: bool) -> Array:
+        won = np.zeros((len(names), len(names)))
+        for a, b, scores in pairs:
+            drawn = scores[generator.integers(len(scores), size=len(scores))] if draws else scores
+            won[a, b] += 2 * drawn.sum() + FIRM
+            won[b, a] += 2 * (1 - drawn).sum() + FIRM
+        return bradley_terry(won)
+
+    best = fit(draws=False)
+    spread = np.stack([fit(draws=True) for _ in range(200)])
+    best = best - best[index[anchor]]
+    spread = spread - spread[:, index[anchor], None]
+    low, high = np.quantile(spread, [0.025, 0.975], axis=0)
+    return {name: (float(best[i]), float(low[i]), float(high[i])) for name, i in index.items()}
+
+
+def bradley_terry(won: Array) -> Array:
+    """Return the likeliest Elo of each player [K], mean 0, given the points won [K, K] by the row's
+    player against the column's (Hunter 2004, the minorize-maximize iteration)."""
+    games, total = won + won.T, won.sum(1)
+    strength = np.ones(len(won))
+    for _ in range(10_000):
+        expected = games / (strength[:, None] + strength)
+        following = total / expected.sum(1)
+        following /= np.exp(np.log(following).mean())
+        if np.abs(np.log(following / strength)).max() < 1e-9:
+            break
+        strength = following
+    return 400 * np.log10(strength)
