@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import numpy as np
 from numba import njit
 
-from rlplay.core import Array, Game, Range, Symmetries
+from rlplay.core import Array, Range, Symmetries
 from rlplay.game import NOBODY, BoardGame, GameEnv, scores
 
 WIDTH, HEIGHT = 7, 6
@@ -43,7 +43,7 @@ class Config:
     def world(self) -> str:
         return "connect_four"
 
-    def rules(self) -> Game:
+    def rules(self) -> ConnectFour:
         return ConnectFour()
 
     def make(self, *, render: bool = False) -> GameEnv:

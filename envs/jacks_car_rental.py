@@ -20,7 +20,7 @@ from scipy.special import gammainc
 from rlplay.core import Array, Layout, Range
 from rlplay.markov import MarkovEnv
 from rlplay.model import Model
-from rlplay.palette import AMBER, GREEN, LINE, NIGHT, SLATE, SNOW
+from rlplay.palette import AMBER, GREEN, LINE, NIGHT, RED, SLATE, SNOW
 
 if TYPE_CHECKING:
     from PIL import ImageDraw
@@ -66,7 +66,7 @@ class JacksCarRental(MarkovEnv):
             tables(config.modified),
             config.num_envs,
             max_steps=config.max_steps,
-            action_names=tuple(f"{a:+d}" for a in range(-MAX_MOVED, MAX_MOVED + 1)),
+            action_names=tuple(signed(a) for a in range(-MAX_MOVED, MAX_MOVED + 1)),
             layout=Layout(
                 cells=np.stack([np.zeros(SIZE**2, np.int64), MAX_CARS - first, second], 1),
                 axes=("cars at the first location", "cars at the second location"),
@@ -112,12 +112,17 @@ class JacksCarRental(MarkovEnv):
             for line, (what, cars) in enumerate(self.day.items() if len(path) > 1 else ()):
                 number, y = int(cars[place]), 470 + 52 * line
                 draw.text((left, y), what, SLATE, small)
-                text = f"{number:+d}" if what == "moved" and number else str(number)
+                text = signed(number) if what == "moved" else str(number)
                 draw.text((left + 300, y), text, SNOW, small, anchor="ra")
         if len(path) > 1:
-            earned = f"earned ${self._standing().reward[0, 0]:.0f}"
-            draw.text((40, 2 * HEIGHT - 100), earned, GREEN, large)
+            earned = int(self._standing().reward[0, 0])
+            text, ink = (f"earned ${earned}", GREEN) if earned >= 0 else (f"lost ${-earned}", RED)
+            draw.text((40, 2 * HEIGHT - 100), text, ink, large)
         return np.array(image.reduce(2))
+
+
+def signed(number: int) -> str:
+    return f"{number:+d}" if number else "0"
 
 
 def night(state: Array, action: Array, modified: bool) -> tuple[Array, Array]:

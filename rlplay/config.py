@@ -76,6 +76,14 @@ def load(config: str, overrides: Sequence[str] = ()) -> Experiment:
     return build(lay(settings, parse(overrides), file), file)
 
 
+def player(text: str) -> AgentConfig:
+    """Return the settings of an agent written in one word: its name and, after a colon, what differs
+    from the defaults, as in "mcts:num_simulations=1000,rollouts=2". Raises Mistake."""
+    name, _, settings = text.partition(":")
+    flags = parse([f"--{setting}" for setting in settings.split(",") if setting])
+    return convert(plugin("agents", name).Config, flags, text)
+
+
 class Variant(NamedTuple):
     """One training of a config that holds several."""
 

@@ -29,6 +29,10 @@ class Config:
     epsilon: Annotated[float, Range(0, 1)] = 0.0
     """Share of actions that are uniformly random legal ones: 0.05 in Mnih et al. (2015), 0 where
     sticky actions already keep the agent from reciting one game (Machado et al., 2018)."""
+    opponent: str = "uniform"
+    """Of games for two: the agent to be scored against, such as mcts:num_simulations=1000."""
+    random_opening: Annotated[int, Range(0)] = 2
+    """Of games for two: random moves before the agents take over, the same for both colours."""
     max_steps: Annotated[int, Range(1)] = 27_000
     """Agent steps after which an episode is cut and reported as stalled; 27,000 are 30 minutes
     of Atari at frame skip 4."""
@@ -36,7 +40,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Result:
-    """What E episodes came to."""
+    """What E episodes came to. Of games for two, a score is 1 for a win, 0.5 for a draw, else 0."""
 
     scores: Array  # [E] float64, in the game's own points, never clipped
     lengths: Array  # [E] int64, agent steps

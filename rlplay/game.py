@@ -26,6 +26,7 @@ MARGIN = 36  # around the board, pixels
 TRIES = 1000  # to play a random opening that does not end the game
 NOBODY = -1
 """The winner of a game that is drawn, or that goes on."""
+SCORES = np.array([[1, -1], [-1, 1], [0, 0]], np.float32)  # by winner; NOBODY is the last row
 
 
 class BoardGame(ABC):
@@ -119,8 +120,7 @@ def standing(board: Array, names: tuple[str, str] = ("amber", "blue")) -> str:
 def scores(winner: Array) -> Array:
     """Return 1 for those who won and -1 for those who lost, [N, 2] float32, given the winners [N]
     (0, 1, NOBODY)."""
-    first = (winner == 0).astype(np.float32) - (winner == 1)
-    return np.stack([first, -first], -1)
+    return SCORES[winner]
 
 
 class GameEnv:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from types import MappingProxyType
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -16,8 +15,6 @@ from numba import njit
 
 from rlplay.core import Array, Layout, Mistake, Spec, State, Step, check_action
 from rlplay.model import Model
-
-NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 
 class MarkovEnv:
@@ -37,7 +34,7 @@ class MarkovEnv:
         max_steps: int = 0,
         action_names: tuple[str, ...] = (),
         layout: Layout | None = None,
-        policies: Mapping[str, Array] = NOTHING,
+        policies: Mapping[str, Array] | None = None,
         frame_rate: float = 5.0,
         draw: Callable[[list[int]], Array] | None = None,
     ) -> None:
@@ -53,7 +50,7 @@ class MarkovEnv:
             exact_resume=True,
             model=model,
             layout=layout,
-            policies=policies,
+            policies=policies or {},
         )
         self.model = model
         self.max_steps = max_steps

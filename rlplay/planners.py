@@ -72,12 +72,12 @@ class Planner(Agent):
             self.solver.sweep()
         self.look()
         metrics = {
-            "train/residual": self.solver.residual,
+            "train/residual": float(self.solver.residual),
             "train/value": float(self.model.start @ self.solver.values),
             "train/sweeps": self.solver.sweeps,
         }
         if math.isfinite(self.solver.error_bound):
-            metrics["train/error_bound"] = self.solver.error_bound
+            metrics["train/error_bound"] = float(self.solver.error_bound)
         return metrics
 
     def state_dict(self) -> State:

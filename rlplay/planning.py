@@ -102,7 +102,7 @@ def solve_linear(chain: Tables, discount: float) -> Solution:
         for _ in range(4):  # solving again for what is left over restores the last digits
             if largest(left) <= 1e-14 * (largest(right) + largest(x)):
                 break
-            step, failed = None, True
+            step, failed = np.zeros(0), 1
             if factors is None and size > DIRECT:
                 step, failed = bicgstab(matrix, left, rtol=1e-8, maxiter=500)
             if failed:
@@ -287,7 +287,7 @@ class PolicyIteration(Solver):
         self.current = equal_chances(tables.legal) if policy is None else policy  # [S, A] float64
 
     def policy(self) -> Array:
-        return self.current.argmax(1)
+        return super().policy() if self.evaluation_sweeps else self.current.argmax(1)
 
     def sweep(self) -> None:
         self.sweeps += 1

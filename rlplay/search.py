@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
@@ -173,7 +173,7 @@ class Search:
         edges = tree.edges[:, 0]
         prior, legal = edges["prior"], edges["child"] != trees.ILLEGAL
         if self.config.kind == "gumbel":
-            logits = np.log(np.maximum(prior, np.float32(1e-30)))
+            logits = np.log(np.maximum(prior, trees.LEAST))
             noise = self.generator.gumbel(size=prior.shape).astype(np.float32) if explore else 0
             return np.where(legal, logits + noise, -np.inf).astype(np.float32)
         fraction = self.config.dirichlet_fraction

@@ -150,7 +150,7 @@ class Tables:
         weights = np.ascontiguousarray(policy, np.float64)
         mean = np.where(self.legal, self.rows.reward.reshape(weights.shape), 0)
         reward = np.where(self.terminal, -np.inf, (weights * mean).sum(1))
-        ends = (np.where(self.ends.reshape(weights.shape), weights, 0) > 0).any(axis=1)
+        ends = np.logical_or.reduce((weights > 0) & self.ends.reshape(weights.shape), axis=1)
         if self.matrix is not None:
             cube = self.matrix.reshape(*weights.shape, -1)
             return Tables.dense(np.matmul(weights[:, None], cube)[:, 0], reward, ends)
@@ -286,21 +286,25 @@ def reach(offsets, pairs, ends, allowed, choice):
 def mix(rows, policy):
     """Return offsets, next states and probabilities of going on under a policy [S, A]."""
     num_states, num_actions = policy.shape
+    size = 0
+    for x in range(num_states * num_actions):
+        if policy[x // num_actions, x % num_actions] > 0:
+            size += rows.offsets[x + 1] - rows.offsets[x]
     offsets = np.zeros(num_states + 1, np.int64)
-    for x in range(num_states * num_actions):
-        taken = policy[x // num_actions, x % num_actions] > 0
-        offsets[x // num_actions + 1] += taken * (rows.offsets[x + 1] - rows.offsets[x])
-    offsets = np.cumsum(offsets)
-    following, probability = np.empty(offsets[-1], np.uint32), np.empty(offsets[-1])
-    place = 0
-    for x in range(num_states * num_actions):
-        weight = policy[x // num_actions, x % num_actions]
-        if weight > 0:
-            for k in range(rows.offsets[x], rows.offsets[x + 1]):
-                following[place] = rows.next_state[k]
-                probability[place] = weight * rows.probability[k]
-                place += 1
-    return offsets, following, probability
+    following, probability = np.empty(size, np.uint32), np.empty(size)
+    entry, end = np.full(num_states, -1), 0  # where each next state was last written
+    for s in range(num_states):
+        for a in range(num_actions):
+            x = s * num_actions + a
+            if policy[s, a] > 0:
+                for k in range(rows.offsets[x], rows.offsets[x + 1]):
+                    after = rows.next_state[k]
+                    if entry[after] < offsets[s]:
+                        entry[after], following[end], probability[end] = end, after, 0.0
+                        end += 1
+                    probability[entry[after]] += policy[s, a] * rows.probability[k]
+        offsets[s + 1] = end
+    return offsets, following[:end], probability[:end]
 
 
 @njit(cache=True)

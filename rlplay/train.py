@@ -16,7 +16,7 @@ from types import FrameType
 
 import numpy as np
 
-from rlplay import checkpoint, evaluate, maps, record, run
+from rlplay import checkpoint, config, evaluate, maps, match, record, run
 from rlplay.config import Experiment
 from rlplay.core import Agent, Env, Mistake, NonFinite, State
 from rlplay.metrics import Averages, Episodes
@@ -279,7 +279,13 @@ def score(experiment: Experiment, agent: Agent) -> evaluate.Result:
     num_envs = min(protocol.num_envs, protocol.num_episodes)
     env = dataclasses.replace(experiment.env.for_evaluation(), num_envs=num_envs).make()
     try:
-        return evaluate.evaluate(env, agent, protocol)
+        if env.spec.num_players == 1:
+            return evaluate.evaluate(env, agent, protocol)
+        opponent = config.player(protocol.opponent).make(env.spec, protocol.seed, learns=False)
+        terms = match.Config(protocol.num_episodes, protocol.random_opening, protocol.seed)
+        found = match.match(env.spec.model, agent, opponent, terms)
+        lengths = (found.actions >= 0).sum(1)
+        return evaluate.Result(found.scores, lengths, np.zeros(len(lengths), bool))
     finally:
         env.close()
 

@@ -42,6 +42,7 @@ EDGE = np.dtype(
 UNVISITED, ILLEGAL = -1, -2
 NO_PARENT, NO_LEAF = -1, -2
 PUCT, UCT, GUMBEL = 0, 1, 2
+LEAST = np.float32(1e-30)  # prior of a legal move
 
 
 class Tree(NamedTuple):
@@ -122,13 +123,11 @@ def puct(node, edges, root, is_root, rule):
     best, highest = -1, -np.inf
     for a in range(len(edges)):
         edge = edges[a]
-        if edge.child == ILLEGAL:
-            continue
-        prior = root[a] if is_root else edge.prior
-        value = side * edge.value / edge.visits if edge.visits > 0 else untried
-        score = value + exploration * prior / (1 + edge.visits)
-        if best < 0 or score > highest:
-            best, highest = a, score
+        if edge.child != ILLEGAL:
+            prior = root[a] if is_root else edge.prior
+            score = worth(edge, side, untried) + exploration * prior / (1 + edge.visits)
+            if best < 0 or score > highest:
+                best, highest = a, score
     return best
 
 
@@ -141,14 +140,13 @@ def uct(node, edges, rule):
     best, highest = -1, -np.inf
     for a in range(len(edges)):
         edge = edges[a]
-        if edge.child == ILLEGAL:
-            continue
-        if edge.visits == 0:
-            return a
-        score = side * edge.value / edge.visits
-        score += rule.exploration * np.sqrt(logarithm / edge.visits)
-        if best < 0 or score > highest:
-            best, highest = a, score
+        if edge.child != ILLEGAL:
+            if edge.visits == 0:
+                return a
+            bonus = rule.exploration * np.sqrt(logarithm / edge.visits)
+            score = worth(edge, side, 0.0) + bonus
+            if best < 0 or score > highest:
+                best, highest = a, score
     return best
 
 
@@ -157,16 +155,14 @@ def gumbel_root(node, edges, root, considered, rule):
     """Return the best by noise, logit and value among the moves visited `considered` times
     (Danihelka et al. 2022, algorithm 2), which makes the visits those of sequential halving."""
     side = 1.0 if node.player == 0 else -1.0
-    mixed, scale = completion(node, edges, rule)
+    untried, scale = completion(node, edges, side, rule)
     best, highest = -1, -np.inf
     for a in range(len(edges)):
         edge = edges[a]
-        if edge.child == ILLEGAL or edge.visits != considered:
-            continue
-        value = side * edge.value / edge.visits if edge.visits > 0 else mixed
-        score = root[a] + scale * value
-        if best < 0 or score > highest:
-            best, highest = a, score
+        if edge.child != ILLEGAL and edge.visits == considered:
+            score = root[a] + scale * worth(edge, side, untried)
+            if best < 0 or score > highest:
+                best, highest = a, score
     return best
 
 
@@ -175,24 +171,16 @@ def gumbel_inside(node, edges, rule):
     """Return the move whose share of the visits falls shortest of the improved policy (Danihelka et
     al. 2022, equation 14), the first of equals."""
     side = 1.0 if node.player == 0 else -1.0
-    mixed, scale = completion(node, edges, rule)
-    total, top = 0.0, -np.inf
+    untried, scale = completion(node, edges, side, rule)
+    top, total = highest_worth(edges, side, untried), 0.0
     for a in range(len(edges)):
         edge = edges[a]
-        if edge.child != ILLEGAL:
-            value = side * edge.value / edge.visits if edge.visits > 0 else mixed
-            top = max(top, value)
-    for a in range(len(edges)):
-        edge = edges[a]
-        if edge.child != ILLEGAL:
-            value = side * edge.value / edge.visits if edge.visits > 0 else mixed
-            total += edge.prior * np.exp(scale * (value - top))
+        total += edge.prior * np.exp(scale * (worth(edge, side, untried) - top))
     best, highest = -1, -np.inf
     for a in range(len(edges)):
         edge = edges[a]
         if edge.child != ILLEGAL:
-            value = side * edge.value / edge.visits if edge.visits > 0 else mixed
-            policy = edge.prior * np.exp(scale * (value - top)) / total
+            policy = edge.prior * np.exp(scale * (worth(edge, side, untried) - top)) / total
             score = policy - edge.visits / node.visits
             if best < 0 or score > highest:
                 best, highest = a, score
@@ -200,23 +188,36 @@ def gumbel_inside(node, edges, rule):
 
 
 @njit(cache=True)
-def completion(node, edges, rule):
+def completion(node, edges, side, rule):
     """Return what a move never tried is taken to be worth to the player who moves (Danihelka et al.
     2022, equation 33), and by how much values are scaled beside logits (equation 8, where values
     lie in 0..1)."""
-    side = 1.0 if node.player == 0 else -1.0
     most, prior, weighted = 0, 0.0, 0.0
     for a in range(len(edges)):
         edge = edges[a]
         if edge.visits > 0:
             most = max(most, edge.visits)
             prior += edge.prior
-            weighted += edge.prior * side * edge.value / edge.visits
+            weighted += edge.prior * worth(edge, side, 0.0)
     mixed = side * node.evaluation
     if prior > 0:
-        mixed += (node.visits - 1) * weighted / prior
-        mixed /= node.visits
+        mixed = (mixed + (node.visits - 1) * weighted / prior) / node.visits
     return mixed, 0.5 * (rule.value_visits + most) * rule.value_scale
+
+
+@njit(cache=True)
+def highest_worth(edges, side, untried):
+    highest = -np.inf
+    for a in range(len(edges)):
+        if edges[a].child != ILLEGAL:
+            highest = max(highest, worth(edges[a], side, untried))
+    return highest
+
+
+@njit(cache=True)
+def worth(edge, side, untried):
+    """Return what a move is worth to the player who makes it."""
+    return side * edge.value / edge.visits if edge.visits > 0 else untried
 
 
 @njit(cache=True, parallel=True)
@@ -240,12 +241,12 @@ def grow(
         size[i] = node + 1
         for b in range(leaf.shape[1]):
             boards[i, node, b] = leaf[i, b]
-        worth = score[i, 0] if over[i] else value[i] if player[i] == 0 else -value[i]
+        evaluation = score[i, 0] if over[i] else value[i] if player[i] == 0 else -value[i]
         if not expand(edges[i, node], mask[i], logits[i]):
-            worth = np.float32(np.nan)  # it is found at the root
+            evaluation = np.float32(np.nan)  # it will be found at the root
         new = nodes[i, node]
         new.parent, new.action = parent[i], action[i]
-        new.visits, new.value, new.evaluation = 0, 0, worth
+        new.visits, new.value, new.evaluation = 0, 0, evaluation
         new.player, new.over = player[i], over[i]
         if parent[i] >= 0:
             edges[i, parent[i], action[i]].child = node
@@ -263,7 +264,7 @@ def expand(edges, mask, logits):
         edge = edges[a]
         edge.child = UNVISITED if mask[a] else ILLEGAL
         edge.visits, edge.value = 0, 0
-        edge.prior = np.exp(logits[a] - highest) if mask[a] else np.float32(0)
+        edge.prior = max(np.exp(logits[a] - highest), LEAST) if mask[a] else np.float32(0)
         total += edge.prior
     for a in range(len(edges)):
         edges[a].prior /= total
@@ -273,16 +274,16 @@ def expand(edges, mask, logits):
 @njit(cache=True)
 def backup(nodes, edges, node):
     """Add a node's evaluation to itself and to all nodes and edges above it."""
-    worth = nodes[node].evaluation
+    evaluation = nodes[node].evaluation
     while True:
         visited = nodes[node]
         visited.visits += 1
-        visited.value += worth
+        visited.value += evaluation
         if visited.parent < 0:
             return
         edge = edges[visited.parent, visited.action]
         edge.visits += 1
-        edge.value += worth
+        edge.value += evaluation
         node = visited.parent
 
 
@@ -329,24 +330,17 @@ def find(boards, size, board):
 @njit(cache=True)
 def improved(nodes, edges, root, rule):  # -> [N, A], [N, A]
     """Return the improved policy at each root, softmax(logits + sigma(completed Q)) (Danihelka et
-    al. 2022, equation 11), and the same sum of root [N, A] and values by which moves are ranked."""
-    num_games, num_actions = root.shape
+    al. 2022, equation 11), and the sums of `root` [N, A] and values by which moves are ranked."""
     policy, rank = np.zeros(root.shape, np.float32), np.empty(root.shape, np.float32)
-    for i in range(num_games):
+    for i in range(len(root)):
         side = 1.0 if nodes[i, 0].player == 0 else -1.0
-        mixed, scale = completion(nodes[i, 0], edges[i, 0], rule)
-        top, total = -np.inf, 0.0
-        for a in range(num_actions):
+        untried, scale = completion(nodes[i, 0], edges[i, 0], side, rule)
+        top, total = highest_worth(edges[i, 0], side, untried), 0.0
+        for a in range(root.shape[1]):
             edge = edges[i, 0, a]
-            value = side * edge.value / edge.visits if edge.visits > 0 else mixed
+            value = worth(edge, side, untried)
             rank[i, a] = root[i, a] + scale * value
-            if edge.child != ILLEGAL:
-                top = max(top, value)
-        for a in range(num_actions):
-            edge = edges[i, 0, a]
-            if edge.child != ILLEGAL:
-                value = side * edge.value / edge.visits if edge.visits > 0 else mixed
-                policy[i, a] = edge.prior * np.exp(scale * (value - top))
-                total += policy[i, a]
+            policy[i, a] = edge.prior * np.exp(scale * (value - top))
+            total += policy[i, a]
         policy[i] /= total
     return policy, rank

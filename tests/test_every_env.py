@@ -236,6 +236,9 @@ def test_settings_carry_the_files_name_and_a_world_fit_for_a_folder(name):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_world_is_a_gymnasium_env_through_the_adapter(name):
-    env = AsGymnasium(make(name, num_envs=1))
+    world = make(name, num_envs=1)
+    if world.spec.num_players > 1:
+        pytest.skip("it is for two")
+    env = AsGymnasium(world)
     check_env(env, skip_render_check=True)
     env.close()

@@ -132,29 +132,87 @@ def test_playing_without_exploring_changes_nothing_and_is_the_same_every_time(na
     assert len(np.unique(watched_actions[0])) > 1
 
 
-@every_agent
-def test_learners_side_by_side_are_the_same_learners_alone(name, settings):
-    if name in ("double_q_learning", "dyna_q"):
-        settings = {**settings, "planning_steps": 0} if name == "dyna_q" else settings
-    agent = make(name, settings, world(3).spec)
-    trajectories = lived(world(3), agent, 80)
-    for i in range(3):
-        alone = make(name, settings, world(1).spec)
-        if name == "double_q_learning":  # toss the coins that learner i saw
-            alone.generator = Coins(make(name, settings, world(3).spec).generator, 3, i)
-        for trajectory in trajectories:
-            alone.learn(slice_of(trajectory, i))
-        for table in ("q", "value", "count"):
-            if table in agent.tables:
-                assert np.array_equal(alone.tables[table][0], agent.tables[table][i]), table
-
-
 class Coins:
-    """The random numbers of one learner out of several."""
+    """Random numbers known beforehand: `sides` [T, N] of T tosses by N learners."""
 
-    def __init__(self, generator: np.random.Generator, num_learners: int, learner: int) -> None:
-        self.generator, self.num_learners, self.learner = generator, num_learners, learner
-        self.env = world(num_learners)
+    def __init__(self, sides: Array) -> None:
+        self.tosses = iter(sides)
 
     def integers(self, high: int, size: int) -> Array:
-        raise NotImplementedError
+        side = next(self.tosses)
+        assert (high, size) == (2, len(side))
+        return side
+
+
+@every_agent
+def test_learners_side_by_side_are_the_same_learners_alone(name, settings):
+    settings = {"planning_steps": 0, "kappa": 0.0} if name == "dyna_q" else settings
+    source = make(name, settings, world().spec)
+    if name != "off_policy_monte_carlo":  # which notes how likely each action was
+        source = Uniform(world().spec, 0)
+    trajectories = lived(world(), source, 80)
+    sides = np.random.default_rng(0).integers(2, size=(80, 3))
+    together = make(name, settings, world().spec)
+    alone = [make(name, settings, world(1).spec) for _ in range(3)]
+    for agent, columns in [(together, [0, 1, 2]), *((alone[i], [i]) for i in range(3))]:
+        if name == "double_q_learning":
+            agent.generator = Coins(sides[:, columns])
+        for trajectory in trajectories:
+            agent.learn(of_envs(trajectory, columns))
+    for table in together.tables:
+        for i in range(3):
+            assert np.array_equal(alone[i].tables[table][0], together.tables[table][i]), table
+    first, other = (together.tables["q" if "q" in together.tables else "value"][i] for i in (0, 1))
+    assert not np.array_equal(first, other)
+
+
+@every_agent
+def test_world_that_starts_anew_leaves_no_loose_ends(name, settings):
+    """What was under way when the world was cut off teaches nothing: a learner that went through
+    it, and one that did not, are the same after an episode that both see."""
+    if name == "off_policy_monte_carlo":
+        settings = {**settings, "epsilon": 1.0}  # so that both play alike
+    cut, fresh = (make(name, settings, world(1).spec) for _ in range(2))
+    moments = play(world(1), cut, world(1).reset(0))
+    env = world(1)
+    moments = play(env, cut, env.reset(0))
+    trajectories = [collect(moments, 1) for _ in range(60)]
+    starts = [0, *(t + 2 for t, one in enumerate(trajectories) if one.step.done[1, 0])]
+    episodes = [trajectories[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    long, short = (max(episodes, key=len), episodes[0])
+    num_under_way = len(long) - 2  # not the step that ends it, nor the one after
+    assert num_under_way > 1
+    for trajectory in long[:num_under_way]:
+        cut.learn(trajectory)
+    tables = {table: array.copy() for table, array in cut.tables.items()}
+    cut.cut()
+    fresh.tables = {table: array.copy() for table, array in tables.items()}
+    fresh.memory |= {k: v.copy() for k, v in cut.memory.items() if k in ("time", "num_seen")}
+    fresh.generator.bit_generator.state = cut.generator.bit_generator.state
+    for agent in (cut, fresh):
+        for trajectory in short:
+            agent.learn(trajectory)
+    assert plain(cut.tables) == plain(fresh.tables)
+
+
+@every_agent
+def test_tables_that_grow_hold_what_tables_of_all_states_hold(name, settings):
+    if settings.get("policy") == "optimal":
+        pytest.skip("a world of so many states has no table of a policy")
+    env, code = world(), np.array([7, 0, 10**12, 5, 3, 10**9, 1])
+    hidden = dataclasses.replace(env.spec, observation_space=Discrete(10**12 + 1), model=None)
+    agent = make(name, settings, dataclasses.replace(env.spec, model=None))
+    other = make(name, settings, hidden)
+    assert not other.enumerated
+    for table, array in other.tables.items():  # of so few rows that they must grow
+        other.tables[table] = array[:, :2].copy()
+    step = env.reset(0)
+    for _ in range(60):
+        other_step = step._replace(observation=code[step.observation])
+        decision, other_decision = agent.act(step), other.act(other_step)
+        assert np.array_equal(decision.action, other_decision.action)
+        step = env.step(decision.action)
+        seen = np.stack([other_step.observation, code[step.observation]])
+        trajectory = collect(iter([Moment(step_before, decision, step)]), 1)
+        agent.learn(trajectory)
+        other.learn(trajectory._replace(step=trajectory.step._replace(observation=seen)))
