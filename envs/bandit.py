@@ -132,7 +132,7 @@ class Bandits:
         # What every step has in common, made once; nobody can write into it.
         self.quiet = Step.at(np.zeros(n, np.int64), k)
         self.full, nothing = np.ones(n, bool), np.full(n, np.nan)
-        for array in (*self.quiet[:8], self.full, nothing):
+        for array in (*self.quiet[1:8], self.full, nothing):  # torch wants a writable observation
             array.flags.writeable = False
         names = ("reward", "optimal_action", "regret", "regret_bound")
         self.unmeasured = dict.fromkeys(names[: 3 + (self.bound is not None)], nothing)

@@ -109,7 +109,7 @@ class Tabular(Learners):
                     f"{name}'s table {shape} for envs, states and actions needs"
                     f" {np.prod(shape, dtype=float) * 8e-9:.0f} GB; set env.num_envs lower"
                 )
-            self.tables[table] = np.full(shape, float(fill))
+            self.tables[table] = np.full(shape, fill)  # whose type is that of the table
 
     def rows(self, observation: Array, grow: bool = True) -> Array:
         """Return the row of each state [M] as int64 [M]. A state that has none is given one, or -1

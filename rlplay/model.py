@@ -137,7 +137,7 @@ class Model:
             counts = possible.reshape(-1, width).sum(1)
             offsets = np.concatenate([[0], np.cumsum(counts)])
             columns = [np.broadcast_to(column, possible.shape)[possible] for column in columns]
-        if len(columns[0].ravel()) and columns[0].max() >= num_states:
+        if columns[0].size and not 0 <= columns[0].min() <= columns[0].max() < num_states:
             raise Mistake(f"a model's next states must be in 0..{num_states - 1}")
         following, chance, earned, over = (np.ascontiguousarray(c).ravel() for c in columns)
         return cls(

@@ -59,8 +59,8 @@ def test_every_variant_of_a_config_can_be_made(name):
 
 
 def test_config_lies_where_its_world_and_agent_say(name):
-    if config.variants(name):
-        pytest.skip("it compares agents")
+    if config.variants(name) or name.startswith("sutton_barto/"):
+        pytest.skip("it is named after a figure")
     experiment = config.load(name)
     world, agent = name.split("/")
     plain = [re.sub("[^a-z0-9]", "", text) for text in (experiment.env.world, world)]

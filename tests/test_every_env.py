@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 
 from envs.gymnasium import AsGymnasium
 from rlplay import checkpoint, config
-from rlplay.core import Array, Env, Spec, Step
+from rlplay.core import Array, Env, Mistake, Spec, Step
 
 NAMES = config.names("envs")
 pytestmark = pytest.mark.parametrize("name", NAMES)
@@ -29,7 +29,8 @@ def settings(name: str, **changes: Any) -> Any:
 
 def make(name: str, num_envs: int = 2, render: bool = False, **changes: Any) -> Env:
     """Return an env whose episodes are short where its settings allow it."""
-    return settings(name, num_envs=num_envs, **{"max_steps": 12, **changes}).make(render=render)
+    short = {"max_steps": 12, "size": 6}
+    return settings(name, num_envs=num_envs, **{**short, **changes}).make(render=render)
 
 
 def legal(spec: Spec, step: Step, random: np.random.Generator) -> Array:
