@@ -62,6 +62,8 @@ class JacksCarRental(MarkovEnv):
 
     def __init__(self, config: Config, render: bool) -> None:
         first, second = np.divmod(np.arange(SIZE**2), SIZE)
+        stay = np.zeros((SIZE**2, 2 * MAX_MOVED + 1))
+        stay[:, MAX_MOVED] = 1
         super().__init__(
             tables(config.modified),
             config.num_envs,
@@ -75,6 +77,7 @@ class JacksCarRental(MarkovEnv):
                     tuple(map(str, range(SIZE))),
                 ),
             ),
+            policies={"move_none": stay},
             frame_rate=2.0,
             draw=self._picture if render else None,
         )
