@@ -11,11 +11,13 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlplay.core import Mistake, nearest
+from rlplay.words import asks_help, flag, mute, option, positional, say, suggest, table
 
 if TYPE_CHECKING:
+    from rlplay.core import Agent, Spec
     from rlplay.run import Run
     from rlplay.train import Training
 
@@ -27,6 +29,9 @@ rlplay: train agents that play, and watch them learn
   rlplay evaluate [RUN] [--settings]    score a trained agent; --json, --checkpoint best|STEPS
   rlplay record [RUN] [--settings]      film a trained agent; --checkpoint best|STEPS
   rlplay plot [RUN...] [--settings]     draw the curves of runs; --x, --metrics, --out FOLDER
+  rlplay match A B [--game GAME]        two agents or runs against each other; --num-games
+  rlplay ladder [RUN] [--settings]      Elo of all checkpoints of a run that plays a game
+  rlplay play [GAME] [--against RUN]    play a board game yourself; --side first|second
   rlplay list envs|agents|configs|runs  what there is; --json
   rlplay doctor                         check this machine, and how to mend it
   rlplay tensorboard [--port PORT]      follow the trainings in a browser
@@ -258,6 +263,93 @@ def record(words: list[str], root: Path) -> int:
     return 0
 
 
+def match(words: list[str], root: Path) -> int:
+    """Let two agents play a game against each other, and say who is stronger."""
+    if asks_help(words):
+        return show_help()
+    world, out = option(words, "--game"), option(words, "--out")
+    if len(words) < 2 or words[1].startswith("-"):
+        raise Mistake("`rlplay match` needs two players, such as `rlplay match last mcts`")
+    names = [words.pop(0), words.pop(0)]
+    from rlplay import match, settings
+
+    terms = settings.convert(match.Config, settings.parse(words), "--", "match")
+    spec, (one, two) = seats(names, world, root)
+    found = match.match(spec.model, one, two, terms)
+    numbers = found.summary()
+    say(
+        f"{names[0]} against {names[1]}, {spec.model.name}, {len(found.scores)} games:"
+        f" {numbers['score']:.1%} of the points, 95% interval {numbers['ci_low']:.1%} to"
+        f" {numbers['ci_high']:.1%}; won {numbers['won']:g}, drawn {numbers['drawn']:g}, lost"
+        f" {numbers['lost']:g}; Elo {numbers['elo']:+.0f} ({numbers['elo_low']:+.0f} to"
+        f" {numbers['elo_high']:+.0f})"
+    )
+    path = match.save(found, names, spec.model, Path(out or root / "matches"))
+    say(f"the games are in {path}")
+    return 0
+
+
+def ladder(words: list[str], root: Path) -> int:
+    """Rate the checkpoints of a run by games against each other and against fixed opponents."""
+    if asks_help(words):
+        return show_help()
+    name = positional(words)
+    from rlplay import ladder, run, settings
+
+    folder = run.find(name, root)
+    terms = settings.convert(ladder.Config, settings.parse(words), "--", "ladder")
+    for path in ladder.ladder(folder, terms, say):
+        say(str(path))
+    suggest(tensorboard_of(folder))
+    return 0
+
+
+def play(words: list[str], root: Path) -> int:
+    """Play a board game against an agent, in the terminal."""
+    if asks_help(words):
+        return show_help()
+    against, side = option(words, "--against") or "last", option(words, "--side") or "first"
+    sides = ("first", "second")
+    if side not in sides:
+        raise Mistake(f"--side must be first or second, not {side!r}{nearest(side, sides)}")
+    world = words.pop(0) if words and not words[0].startswith("-") else ""
+    if words:
+        raise Mistake(f"`rlplay play` takes GAME, --against and --side, and no {words[0]!r}")
+    from rlplay import person
+
+    spec, (agent,) = seats([against], world, root)
+    person.play(spec.model, agent, sides.index(side), input, say)
+    return 0
+
+
+def seats(names: list[str], world: str, root: Path) -> tuple[Spec, list[Agent]]:
+    """Return a game and its players. A name is a run, RUN@CHECKPOINT, or an agent with settings, as
+    in mcts:num_simulations=1000; without `world` the game is that of the run. Raises Mistake."""
+    from rlplay import config, run
+
+    spec, agents = None, {}
+    if world:
+        spec = config.world(world).make().spec
+    for name in names:
+        if name.partition(":")[0] not in config.names("agents"):
+            which = name.partition("@")[2]
+            folder = run.find(name.partition("@")[0], root)
+            player = run.load_player(folder, which, run.print_to_stderr)
+            agents[name] = player.agent
+            there = player.spec.model
+            if spec is not None and getattr(there, "name", "") != getattr(spec.model, "name", ""):
+                raise Mistake(f"{name} has learned {player.experiment.env.world}, another game")
+            spec = player.spec
+    if spec is None:
+        raise Mistake("name the game: `--game connect_four`, or a run that has learned one")
+    if spec.num_players != 2:
+        raise Mistake("that takes a game for two, such as connect_four")
+    for name in names:
+        if name not in agents:
+            agents[name] = config.player(name).make(spec, 0, learns=False)
+    return spec, [agents[name] for name in names]
+
+
 def list_(words: list[str], root: Path) -> int:
     """List what there is."""
     from rlplay import config, run
@@ -316,77 +408,15 @@ def tensorboard(words: list[str], root: Path) -> int:
     os.execv(sys.executable, [sys.executable, *command, "--port", port])
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return rows of the same keys as aligned columns under these keys."""
-    lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-    return "\n".join(padded)
-
-
-def cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
-
-
-def asks_help(words: list[str]) -> bool:
-    return "-h" in words or "--help" in words
-
-
 def show_help() -> int:
     print(HELP, end="")
     return 0
-
-
-def positional(words: list[str]) -> str:
-    """Take the RUN off the front of `words`; `last` where it is left out."""
-    return words.pop(0) if words and not words[0].startswith("-") else "last"
-
-
-def flag(words: list[str], name: str) -> bool:
-    """Take a switch out of `words`."""
-    if name not in words:
-        return False
-    words.remove(name)
-    return True
-
-
-def option(words: list[str], name: str) -> str:
-    """Take `name VALUE` or `name=VALUE` out of `words`; empty where it is not there."""
-    for i, word in enumerate(words):
-        if word.startswith(f"{name}="):
-            del words[i]
-            return word.split("=", 1)[1]
-        if word == name:
-            if i + 1 == len(words) or words[i + 1].startswith("--"):
-                raise Mistake(f"{name} needs a value")
-            del words[i]
-            return words.pop(i)
-    return ""
 
 
 def quiet_threads() -> None:
     """Let torch's idle threads sleep soon instead of spin, before torch is imported: a spinning one
     takes its core from the emulators, and from every other program."""
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-
-
-def say(sentence: str) -> None:
-    """Print a line at once. Where its reader has gone, work on without one."""
-    try:
-        print(sentence, flush=True)
-    except BrokenPipeError:
-        mute()
-
-
-def mute() -> None:
-    """Send what is still to be printed nowhere: its reader has gone, as `| head` does."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def suggest(*commands: str) -> None:
-    say("next:" + "".join(f"\n  rlplay {command}" for command in commands))
 
 
 def tensorboard_of(folder: Run) -> str:
@@ -401,6 +431,9 @@ VERBS = {
     "evaluate": evaluate,
     "record": record,
     "plot": plot,
+    "match": match,
+    "ladder": ladder,
+    "play": play,
     "list": list_,
     "doctor": doctor,
     "tensorboard": tensorboard,

@@ -77,11 +77,21 @@ def load(config: str, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def player(text: str) -> AgentConfig:
-    """Return the settings of an agent written in one word: its name and, after a colon, what differs
-    from the defaults, as in "mcts:num_simulations=1000,rollouts=2". Raises Mistake."""
+    """Return the settings of an agent written in one word: its name and, after a colon, what
+    differs from the defaults, as in "mcts:num_simulations=1000,rollouts=2". Raises Mistake."""
+    return in_one_word("agents", text)
+
+
+def world(text: str) -> EnvConfig:
+    """Return the settings of an env written in one word, as in "gomoku:size=9,line=5". Raises
+    Mistake."""
+    return in_one_word("envs", text)
+
+
+def in_one_word(kind: Literal["envs", "agents"], text: str) -> Any:
     name, _, settings = text.partition(":")
     flags = parse([f"--{setting}" for setting in settings.split(",") if setting])
-    return convert(plugin("agents", name).Config, flags, text)
+    return convert(plugin(kind, name).Config, flags, text)
 
 
 class Variant(NamedTuple):

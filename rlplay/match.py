@@ -7,8 +7,11 @@ the scale of Elo (1978): 400 points are ten to one. It knows rules and agents, a
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -62,6 +65,18 @@ class Match:
             "elo_low": elo(float(low), games),
             "elo_high": elo(float(high), games),
         }
+
+
+def save(found: Match, names: Sequence[str], game: Game, folder: Path) -> Path:
+    """Write the games of a match as .npz into a folder; return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = re.sub(r"[^A-Za-z0-9@._-]+", "-", "-".join([game.name, *names]))
+    path = folder / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}.npz"
+    columns = {"names": np.array(names), "game": np.array(game.name), **vars(found)}
+    half = path.with_name(f".{path.name}")
+    np.savez_compressed(half, allow_pickle=False, **columns)
+    half.replace(path)
+    return path
 
 
 def elo(share: float, games: int) -> float:

@@ -8,7 +8,7 @@ evaluator is, a network, random play or an exact solver, the search does not kno
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
@@ -16,12 +16,14 @@ import numpy as np
 
 from rlplay import tree as trees
 from rlplay.core import Array, Game, Mistake, Range, State
+from rlplay.learners import draw
 
 Evaluator = Callable[[Array], tuple[Array, Array]]
 """Takes boards [N] and returns logits [N, A] float32 of the moves and the value [N] float32 in
 -1..1 for the player who moves. What it says of illegal moves and finished boards is not read."""
 
 MAX_BYTES = 16e9
+"""Of the trees of one search."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +97,35 @@ class Search:
         with `explore`, with noise at the root. Without simulations, policy and value are the
         evaluator's own. Raises Mistake where the trees do not fit in memory and ValueError where
         the evaluator returned what is not a number."""
+        waves = self.waves(state, num_simulations, explore)
+        try:
+            leaf = next(waves)
+            while True:
+                leaf = waves.send(self.evaluator(leaf))
+        except StopIteration as end:
+            return end.value
+
+    def waves(
+        self, state: Array, num_simulations: int | None = None, explore: bool = False
+    ) -> Generator[Array, tuple[Array, Array], Searched]:
+        """The same, for those who evaluate themselves: it yields boards [N], wants to be sent what
+        an evaluator returns, and returns what it found. So the searches of two `Search` can take
+        turns, one growing its trees while a device evaluates the boards of the other."""
         count = self.config.num_simulations if num_simulations is None else num_simulations
-        state = np.ascontiguousarray(state)
-        tree = self.plant(state, count)
-        root = self.root(tree, explore)
-        considered = self.considered(tree, count)
+        if state.dtype != self.game.dtype:
+            raise ValueError(f"boards of {self.game.name} are {self.game.dtype}, not {state.dtype}")
+        tree = self.plant(np.ascontiguousarray(state), count)
+        root = np.where(tree.size == 0, trees.NO_PARENT, trees.NO_LEAF).astype(np.int32)
+        if (tree.size == 0).any():
+            self.grow(tree, root, np.zeros(len(state), np.int64), state, *(yield state))
+        prior, considered = self.root(tree, explore), self.considered(tree, count)
         parent, action = np.empty(len(state), np.int32), np.empty(len(state), np.int64)
         board = np.empty(len(state), self.game.dtype)
-        for simulation in range(count):
-            visited = considered[simulation]
-            trees.select(*tree[:3], root, visited, self.rule, parent, action, as_bytes(board))
-            self.grow(tree, parent, action, self.game.play(board, action))
-        self.tree = tree if self.config.reuse else None
-        return self.look(tree, root, count)
+        for visits in considered:
+            trees.select(*tree[:3], prior, visits, self.rule, parent, action, as_bytes(board))
+            leaf = self.game.play(board, action)
+            self.grow(tree, parent, action, leaf, *(yield leaf))
+        return self.look(tree, prior, count)
 
     def choose(self, searched: Searched, ply: Array | int, explore: bool) -> Array:
         """Return the moves to play, [N] int64: to explore, drawn by temperature where `ply` [N] is
@@ -118,9 +136,8 @@ class Search:
         share = searched.visits / np.maximum(searched.visits.max(1, keepdims=True), 1)
         weight = share ** (1 / config.temperature)  # [N, A]
         weight = np.where(weight.any(1, keepdims=True), weight, searched.policy)
-        total = weight.cumsum(1)
-        drawn = self.generator.random((len(weight), 1)) * total[:, -1:]
-        return np.where(ply < config.temperature_moves, (total > drawn).argmax(1), searched.action)
+        drawn = draw(weight / weight.sum(1, keepdims=True), self.generator)
+        return np.where(ply < config.temperature_moves, drawn, searched.action)
 
     def forget(self) -> None:
         """Drop the last trees: the next boards do not follow from them."""
@@ -128,7 +145,8 @@ class Search:
 
     def state_dict(self) -> State:
         """Return the random numbers and, with `reuse`, the last trees."""
-        own = {} if self.tree is None else {"tree": self.tree._asdict()}
+        kept = self.tree if self.config.reuse else None
+        own = {} if kept is None else {"tree": kept._asdict()}
         return {"generator": self.generator.bit_generator.state, **own}
 
     def load_state_dict(self, state: State) -> None:
@@ -138,35 +156,40 @@ class Search:
             self.tree = trees.Tree(**{name: np.array(a) for name, a in state["tree"].items()})
 
     def plant(self, state: Array, num_simulations: int) -> trees.Tree:
-        """Return trees with the boards `state` [N] as roots and room for all simulations."""
-        num_games, old = len(state), self.tree
-        if old is not None and len(old.size) == num_games:
-            trees.keep(*old, as_bytes(state))
-        else:
-            old = None
-        num_kept = 0 if old is None else int(old.size.max())
+        """Return trees with room for all simulations, empty or with boards of `state` [N] as roots,
+        in the memory of the last ones where that is large enough."""
+        num_games, tree = len(state), self.tree
+        if tree is not None and len(tree.size) != num_games:
+            tree = None
+        elif tree is not None and self.config.reuse:
+            trees.keep(*tree, as_bytes(state))
+        elif tree is not None:
+            tree.size[:] = 0
+        num_kept = 0 if tree is None else int(tree.size.max())
         num_nodes = max(num_kept, 1) + num_simulations
-        if old is not None and old.nodes.shape[1] >= num_nodes:
-            tree = old
-        else:
-            num_bytes = self.game.dtype.itemsize
+        if tree is None or tree.nodes.shape[1] < num_nodes:
+            old, num_bytes = tree, self.game.dtype.itemsize
             tree = trees.empty(num_games, num_nodes, self.game.num_actions, num_bytes)
             if old is not None:
                 for new, kept in zip(tree[:3], old[:3], strict=True):
                     new[:, :num_kept] = kept[:, :num_kept]
                 tree.size[:] = old.size
-        fresh = np.where(tree.size == 0, trees.NO_PARENT, trees.NO_LEAF).astype(np.int32)
-        if fresh.max() == trees.NO_PARENT:
-            self.grow(tree, fresh, np.zeros(num_games, np.int64), state)
+        self.tree = tree
         return tree
 
-    def grow(self, tree: trees.Tree, parent: Array, action: Array, leaf: Array) -> None:
-        """Evaluate the boards `leaf` [N] and hang them into the trees."""
+    def grow(
+        self,
+        tree: trees.Tree,
+        parent: Array,
+        action: Array,
+        leaf: Array,
+        logits: Array,
+        value: Array,
+    ) -> None:
+        """Hang the boards `leaf` [N] into the trees."""
         game = self.game
-        logits, value = self.evaluator(leaf)
-        over, score, player = game.over(leaf), game.score(leaf), game.player(leaf)
-        seen = (over, score, player, game.action_mask(leaf), logits, value)
-        trees.grow(*tree, parent, action, as_bytes(leaf), *seen)
+        seen = (game.over(leaf), game.score(leaf), game.player(leaf), game.action_mask(leaf))
+        trees.grow(*tree, parent, action, as_bytes(leaf), *seen, logits, value)
 
     def root(self, tree: trees.Tree, explore: bool) -> Array:
         """Return what `select` takes in place of the priors of the roots, [N, A]."""
@@ -219,16 +242,14 @@ class Search:
 
 def rule(config: Config) -> trees.Rule:
     """Return the settings as numbers for the kernels."""
-    first_play, share = {"parent": (-config.first_play_reduction, 1.0), "draw": (0.0, 0.0)}.get(
-        config.first_play, (-1.0, 0.0)
-    )
+    first_play = {"parent": -config.first_play_reduction, "draw": 0.0, "loss": -1.0}
     kind = {"puct": trees.PUCT, "uct": trees.UCT, "gumbel": trees.GUMBEL}[config.kind]
     return trees.Rule(
         kind,
         float(config.c_puct),
         float(config.c_puct_base),
-        float(first_play),
-        share,
+        float(first_play[config.first_play]),
+        float(config.first_play == "parent"),
         float(config.c_visit),
         float(config.c_scale),
     )
@@ -254,9 +275,8 @@ def uniform(game: Game) -> Evaluator:
     """Return an evaluator that knows nothing: all moves alike, every board a draw."""
 
     def evaluate(state: Array) -> tuple[Array, Array]:
-        return np.zeros((len(state), game.num_actions), np.float32), np.zeros(
-            len(state), np.float32
-        )
+        logits = np.zeros((len(state), game.num_actions), np.float32)
+        return logits, np.zeros(len(state), np.float32)
 
     return evaluate
 

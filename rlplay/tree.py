@@ -175,7 +175,8 @@ def gumbel_inside(node, edges, rule):
     top, total = highest_worth(edges, side, untried), 0.0
     for a in range(len(edges)):
         edge = edges[a]
-        total += edge.prior * np.exp(scale * (worth(edge, side, untried) - top))
+        if edge.child != ILLEGAL:
+            total += edge.prior * np.exp(scale * (worth(edge, side, untried) - top))
     best, highest = -1, -np.inf
     for a in range(len(edges)):
         edge = edges[a]
@@ -256,10 +257,11 @@ def grow(
 @njit(cache=True)
 def expand(edges, mask, logits):
     """Set the edges [A] of a new node; return whether the logits are numbers."""
-    highest, total = np.float32(-np.inf), np.float32(0)
+    highest, total, numbers = np.float32(-np.inf), np.float32(0), True
     for a in range(len(edges)):
         if mask[a]:
             highest = max(highest, logits[a])
+            numbers &= not np.isnan(logits[a])
     for a in range(len(edges)):
         edge = edges[a]
         edge.child = UNVISITED if mask[a] else ILLEGAL
@@ -268,7 +270,7 @@ def expand(edges, mask, logits):
         total += edge.prior
     for a in range(len(edges)):
         edges[a].prior /= total
-    return total > 0
+    return numbers and np.isfinite(highest)
 
 
 @njit(cache=True)
@@ -340,7 +342,8 @@ def improved(nodes, edges, root, rule):  # -> [N, A], [N, A]
             edge = edges[i, 0, a]
             value = worth(edge, side, untried)
             rank[i, a] = root[i, a] + scale * value
-            policy[i, a] = edge.prior * np.exp(scale * (value - top))
-            total += policy[i, a]
+            if edge.child != ILLEGAL:
+                policy[i, a] = edge.prior * np.exp(scale * (value - top))
+                total += policy[i, a]
         policy[i] /= total
     return policy, rank

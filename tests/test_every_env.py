@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 
 from envs.gymnasium import AsGymnasium
 from rlplay import checkpoint, config
-from rlplay.core import Array, Env, Mistake, Spec, Step
+from rlplay.core import Array, Env, Spec, Step
 
 NAMES = config.names("envs")
 pytestmark = pytest.mark.parametrize("name", NAMES)

@@ -177,7 +177,7 @@ def test_what_was_under_way_when_the_world_started_anew_teaches_nothing(name, se
         settings = {"policy": "uniform"}  # which it follows for long enough
     env = world(1, max_steps=30)
     agents = [make(name, settings, env.spec) for _ in range(3)]
-    trajectories = lived(env, agents[0], 120)
+    trajectories = lived(env, agents[0], 400)
     ends = [t for t, one in enumerate(trajectories) if one.step.done[1, 0]]
     start, end = max(pairwise(ends), key=lambda pair: pair[1] - pair[0])
     assert end - start > 4
