@@ -142,6 +142,11 @@ def interquartile_mean(scores: Array) -> float:
 
 def bootstrap_interval(scores: Array, resamples: int = 10_000) -> tuple[float, float]:
     """Return the 95% percentile bootstrap interval of the mean; same scores, same interval."""
-    drawn = np.random.default_rng(0).integers(len(scores), size=(resamples, len(scores)))
-    low, high = np.quantile(scores[drawn].mean(axis=1), [0.025, 0.975])
+    generator, count = np.random.default_rng(0), len(scores)
+    rows = max(1, 1_000_000 // count)  # drawn at once, to spare memory
+    means = [
+        scores[generator.integers(count, size=(min(rows, resamples - first), count))].mean(axis=1)
+        for first in range(0, resamples, rows)
+    ]
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return float(low), float(high)
