@@ -46,9 +46,7 @@ class Config(Prediction):
         if self.policy != "greedy":
             return Evaluating(self, spec, seed, learns)
         if self.weighting == "ordinary":
-            raise Mistake(
-                "the greedy policy is learned of by weighted returns: set agent.weighting"
-            )
+            raise Mistake("greedy is learned of by weighted returns: set agent.weighting=weighted")
         return Improving(self, spec, seed, learns)
 
 

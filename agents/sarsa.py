@@ -48,9 +48,11 @@ class Sarsa(ActionValues):
         value = self.tables["q"][np.arange(self.num_learners), t.state, t.action]
         target = before["reward"] + before["discount"] * value
         error = self.move(before["state"], before["action"], target, before["waits"])
-        if t.over.any():
+        if num_over := t.over.sum():
             target = t.reward + t.discount * self.expected(t, self.settings.epsilon)
-            self.move(t.state, t.action, target, t.over)
+            last = self.move(t.state, t.action, target, t.over)
+            num_waiting = before["waits"].sum()
+            error = float((num_waiting * error + num_over * last) / (num_waiting + num_over))
         self.memory = {
             "waits": t.live & ~t.over,
             "state": t.state,

@@ -18,6 +18,7 @@ from gymnasium.spaces import Box, Discrete
 from numba import njit
 
 from rlplay.core import Agent, Array, Decision, Mistake, Range, Spec, State, Step, Trajectory
+from rlplay.model import Model
 
 MAX_STATES = 1_000_000
 """Up to so many states, a table has a row for each of them; beyond, for those that were visited."""
@@ -244,10 +245,10 @@ class StateValues(Tabular):
         if config.policy != "uniform":
             self.policy = planning.policy_of(spec, config.policy, config.discount)
         self.exact: Array | None = None  # [S] float64, the true values where a model gives them
-        if spec.model is not None and learns:
+        if isinstance(spec.model, Model) and learns:
             model, policy = spec.model, self.policy
             if policy is None:
-                policy = model.action_mask / np.maximum(model.action_mask.sum(1, keepdims=True), 1)
+                policy = planning.equal_chances(model.action_mask)
             self.exact = planning.policy_values(model, policy, config.discount)
             self.visited = np.flatnonzero(visited(model, policy))  # by the policy, sooner or later
         self.rehearsal: np.random.Generator | None = None
@@ -286,7 +287,7 @@ class StateValues(Tabular):
         return {"train/rms_error": rms_error(self.tables["value"], self.exact, self.visited)}
 
 
-def visited(model, policy: Array) -> Array:  # [S, A] -> [S] bool
+def visited(model: Model, policy: Array) -> Array:  # [S, A] -> [S] bool
     """Return the states where the policy ever decides, from the start of a model's episodes."""
     state = model.pair // model.num_actions  # [K] of each transition
     taken = (policy.reshape(-1)[model.pair] > 0) & (model.continuing > 0)

@@ -1,5 +1,5 @@
-"""Laws of the agents that learn from the difference between one step's estimate and the next: TD(0),
-n-step TD, TD(lambda), SARSA, expected SARSA, Q-learning, double Q-learning, SARSA(lambda), Dyna-Q."""
+"""Laws of the agents that learn from the difference between two estimates: TD(0), n-step TD,
+TD(lambda), SARSA, expected SARSA, Q-learning, double Q-learning, SARSA(lambda), Dyna-Q."""
 
 from __future__ import annotations
 
@@ -406,8 +406,8 @@ def test_truncated_episode_still_bootstraps(name):
 @pytest.mark.parametrize("name", PREDICTION)
 def test_error_on_the_random_walk_falls_below_a_twentieth(name):
     env = random_walk.Config(num_envs=20).make()
-    step_size = 0.0 if name == "monte_carlo_prediction" else 0.02
-    agent = make(name, env.spec, step_size=step_size, initial_value=0.5)
+    step_size = {"monte_carlo_prediction": 0.0, "td_lambda": 0.01}
+    agent = make(name, env.spec, step_size=step_size.get(name, 0.02), initial_value=0.5)
     moments = play(env, agent, env.reset(0))
     first = agent.learn(collect(moments, 1))["train/rms_error"]
     assert first == pytest.approx(np.full(20, np.sqrt((4 + 1 + 0 + 1 + 4) / 5) / 6), abs=0.01)
@@ -436,7 +436,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "expected_sarsa": OPTIMISTIC,
     "sarsa": OPTIMISTIC,
     "sarsa_lambda": {"epsilon": 0.0, "step_size": 0.2, "trace_decay": 0.2},
-    "double_q_learning": {"epsilon": 0.3, "step_size": 0.5},
+    "double_q_learning": {"epsilon": 1.0, "step_size": 1.0},
 }
 
 
@@ -444,22 +444,28 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("place", ["4x4", "cliff", "lake"])
 def test_greedy_policy_becomes_the_best(name, place):
     """All of 4 learners, within 8000 steps each. Values start above what anything is worth, so that
-    also those that learn of what they do, and not of the best, get to try everything."""
+    also those that learn of what they do, and not of the best, get to try everything.
+
+    Double Q-learning has 40,000 and begins anywhere: on the cliff its tables need long to agree."""
+    double = name == "double_q_learning"
     if place == "lake":
         env = gymnasium.Config(id="FrozenLake-v1", options={"is_slippery": False}).make()
-        env = MarkovEnv(env.spec.model, 4, max_steps=100)
+        model = env.spec.model
+        env = MarkovEnv(model, 4, max_steps=100)
     else:
-        env = gridworld.Config(map=place, num_envs=4, max_steps=100).make()
+        model = gridworld.Config(map=place).make().spec.model
+        start = "anywhere" if double else "map"
+        env = gridworld.Config(map=place, num_envs=4, max_steps=100, start=start).make()
     settings = {"discount": 0.95, "initial_value": float(place == "lake"), **SETTINGS[name]}
     agent = make(name, env.spec, **settings)
-    assert (worth(agent, env.spec.model, 0.95) > 0.1).all()
+    assert (worth(agent, model, 0.95) > 0.1).all()
     moments = play(env, agent, env.reset(0))
-    for _ in range(16):
+    for _ in range(80 if double else 16):
         for _ in range(500):
             agent.learn(collect(moments, 1))
-        if (worth(agent, env.spec.model, 0.95) < 1e-9).all():
+        if (worth(agent, model, 0.95) < 1e-9).all():
             return
-    pytest.fail(f"still {worth(agent, env.spec.model, 0.95)} below the best")
+    pytest.fail(f"still {worth(agent, model, 0.95)} below the best")
 
 
 def test_settings_that_do_not_go_together_are_one_sentence():
