@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import numpy as np
 from numba import njit
 
+from envs import _connect_four_solver as solver
 from rlplay.core import Array, Range, Symmetries
 from rlplay.game import NOBODY, BoardGame, GameEnv, scores
 
@@ -82,6 +83,21 @@ class ConnectFour(BoardGame):
 
     def rollout(self, state: Array, generator: np.random.Generator) -> Array:
         return scores(rollout(state, generator))
+
+    def heuristic(self, state: Array) -> Array:
+        """Return how much better the lines of the player who moves look, [N] in (-1, 1)."""
+        return heuristic(state)
+
+    def solve(self, state: Array) -> Array:
+        """Return the value of each move to the player who moves, [N, 7]: 0 for a draw, k for a win
+        after which, and with which, he has k stones left to play in a full board, -k for a loss;
+        nan where the column is full, and 0 throughout at a finished board."""
+        values = np.zeros((len(state), WIDTH), np.float32)
+        live = np.flatnonzero(~state["over"])
+        stones, player = state["stones"][live], state["player"][live]
+        own = np.take_along_axis(stones, player[:, None].astype(np.int64), 1)[:, 0]
+        values[live] = solver.solve(own, stones[:, 0] | stones[:, 1])
+        return values
 
     def marked(self, board: Array, action: int) -> int:
         """Return the cell of the topmost stone in a column."""
@@ -152,6 +168,41 @@ def observe(state):  # [N] BOARD -> [N, 2, 6, 7] float32
                     bit = np.uint64(column * PITCH + HEIGHT - 1 - row)
                     planes[i, plane, row, column] = stones >> bit & ONE
     return planes
+
+
+@njit(cache=True)
+def heuristic(state):  # [N] BOARD -> [N] float32
+    """Every line of four that the other player has no stone in counts the stones in it, and eight
+    more for three."""
+    looks = np.empty(len(state), np.float32)
+    for i in range(len(state)):
+        player, lead = state[i].player, 0
+        for side in (0, 1):
+            own, other = state[i].stones[player ^ side], state[i].stones[player ^ 1 - side]
+            possible, counted = FULL & ~other, 0
+            for pitch in (1, PITCH, PITCH - 1, PITCH + 1):
+                one, two, three = np.uint64(pitch), np.uint64(2 * pitch), np.uint64(3 * pitch)
+                lines = possible & possible >> one & possible >> two & possible >> three
+                a, b, c, d = (
+                    own & lines,
+                    own >> one & lines,
+                    own >> two & lines,
+                    own >> three & lines,
+                )
+                counted += count(a) + count(b) + count(c) + count(d)
+                counted += 8 * count(a & b & (c | d) | c & d & (a | b))
+            lead += counted if side == 0 else -counted
+        looks[i] = lead / (32 + abs(lead))
+    return looks
+
+
+@njit(cache=True)
+def count(stones):  # uint64 -> int64
+    number = 0
+    while stones:
+        stones &= stones - ONE
+        number += 1
+    return number
 
 
 @njit(cache=True)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from numba import njit
 
+from envs._exhaustive import Exhaustive
 from rlplay.core import Array, Range
 from rlplay.game import NOBODY, BoardGame, GameEnv, cell_names, scores, square_symmetries
 
@@ -59,6 +60,15 @@ class TicTacToe(BoardGame):
     action_names = cell_names(SIZE, SIZE)
     symmetries = square_symmetries(SIZE)
 
+    def __init__(self) -> None:
+        self.solved = Exhaustive(self, worth)
+
+    def solve(self, state: Array) -> Array:
+        """Return the value of each move to the player who moves, [N, 9]: 0 for a draw, k for a win
+        after which, and with which, he has k stones left to play in a full board, -k for a loss;
+        nan where the cell is taken, and 0 throughout at a finished board."""
+        return self.solved.solve(state)
+
     def follow(self, state: Array, action: Array, following: Array) -> int:
         return play(state, action, following)
 
@@ -70,6 +80,13 @@ class TicTacToe(BoardGame):
 
     def rollout(self, state: Array, generator: np.random.Generator) -> Array:
         return scores(rollout(state, generator))
+
+
+def worth(state: Array) -> Array:
+    """Return what finished boards are worth to player 0, [N], counted as in `solve`."""
+    taken = state["stones"][:, 0] | state["stones"][:, 1]
+    num_stones = np.bitwise_count(taken).astype(np.float32)
+    return scores(state["winner"])[:, 0] * ((CELLS + 2 - num_stones) // 2)
 
 
 @njit(cache=True)

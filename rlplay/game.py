@@ -72,6 +72,8 @@ class BoardGame(ABC):
         return np.where(own, player, np.where(others, 1 - player, NOBODY))
 
     def play(self, state: Array, action: Array) -> Array:
+        if action.shape != state.shape:
+            raise ValueError(f"{len(state)} boards need as many actions, got {action.shape}")
         following = np.empty(len(state), self.dtype)
         illegal = self.follow(state, action, following)
         if illegal >= 0:
@@ -181,6 +183,7 @@ class GameEnv:
     def state_dict(self) -> State:
         self._check()
         return {
+            "game": self.game.name,
             "boards": self.boards,
             "last": self.last,
             "generator": self.generator.bit_generator.state,
@@ -188,9 +191,9 @@ class GameEnv:
 
     def load_state_dict(self, state: State) -> Step:
         """Restore a saved world. Raises Mistake where it has more boards, or of another game."""
+        if state["game"] != self.game.name:
+            raise Mistake(f"the run was saved in {state['game']}, which is not {self.game.name}")
         boards = np.array(state["boards"])
-        if boards.dtype != self.game.dtype:
-            raise Mistake(f"the run was saved in another world than {self.game.name}")
         if len(boards) != self.spec.num_envs:
             raise Mistake(
                 f"the run was saved with {len(boards)} envs: set env.num_envs={len(boards)}"

@@ -1,4 +1,4 @@
-"""What tests of rules share: all that can be played is counted, solved, and played beside OpenSpiel.
+"""What tests of rules share: games are counted, solved, and played beside OpenSpiel.
 
 Boards are expanded ply by ply, equal ones only once, with the number of ways that lead to them.
 """
@@ -33,13 +33,18 @@ def plies(game: Game) -> Iterator[Ply]:
     parent = action = child = nothing
     while len(boards):
         yield Ply(boards, paths, parent, action, child)
-        open_ = np.flatnonzero(~game.over(boards))
-        row, action = np.nonzero(game.action_mask(boards[open_]))
-        parent = open_[row]
-        following = game.play(boards[parent], action)
+        parent, action, following = moves(game, boards)
         _, first, child = np.unique(keys(following), return_index=True, return_inverse=True)
         paths = np.bincount(child, paths[parent], len(first)).astype(np.int64)
         boards = following[first]
+
+
+def moves(game: Game, boards: Array) -> tuple[Array, Array, Array]:
+    """Return all legal moves on boards [M] that are not finished: board and action, [L] int64 each,
+    and the boards [L] that they lead to."""
+    going = np.flatnonzero(~game.over(boards))
+    row, action = np.nonzero(game.action_mask(boards[going]))
+    return going[row], action, game.play(boards[going[row]], action)
 
 
 def keys(boards: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rules import play_beside_open_spiel, plies
+from rules import moves, play_beside_open_spiel, plies
 
 from envs.connect_four import CELLS, FULL, HEIGHT, PITCH, WIDTH, Config, won
 
@@ -24,14 +24,15 @@ def played(columns: str) -> np.ndarray:
 
 
 def test_first_nine_plies_are_those_that_are_known():
-    for number, ply in zip(range(10), plies(GAME), strict=False):
+    for number, ply in zip(range(9), plies(GAME), strict=False):
         assert ply.paths.sum() == PATHS[number]
-        if number < len(POSITIONS):
-            assert len(ply.boards) == POSITIONS[number]
-        over, score = GAME.over(ply.boards), GAME.score(ply.boards)
-        winner = (number + 1) % 2
-        assert ply.paths[score[:, winner] == 1].sum() == WINS.get(number, 0)
-        assert (over == (score[:, winner] == 1)).all()
+        assert len(ply.boards) == POSITIONS[number]
+        won_here = GAME.score(ply.boards)[:, (number + 1) % 2] == 1
+        assert ply.paths[won_here].sum() == WINS.get(number, 0)
+        assert (GAME.over(ply.boards) == won_here).all()
+    parent, _, boards = moves(GAME, ply.boards)
+    assert ply.paths[parent].sum() == PATHS[9]
+    assert ply.paths[parent[GAME.score(boards)[:, 0] == 1]].sum() == WINS[9]
 
 
 def test_lines_are_found_wherever_they_are_and_nowhere_else():

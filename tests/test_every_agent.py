@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from envs import bandit, gridworld
+from envs import bandit, gridworld, tictactoe
 from envs import gymnasium as worlds
-from rlplay import checkpoint, config
+from rlplay import checkpoint, config, search
 from rlplay.core import Agent, Env, Mistake, Spec, State, Step
 from rlplay.nets import encoders
 from rlplay.play import collect, play
@@ -26,6 +26,11 @@ SMALL = {
     "target_every": 8,
     "epsilon_steps": 100,
     "device": "cpu",
+    "blocks": 1,
+    "channels": 4,
+    "search": search.Config(num_simulations=4),
+    "num_simulations": 4,
+    "num_simulations_evaluation": 4,
 }
 
 
@@ -79,12 +84,17 @@ def grid(num_envs: int = 2) -> Any:
     return gridworld.Config(num_envs=num_envs, max_steps=9).make()
 
 
+def board(num_envs: int = 2) -> Any:
+    return tictactoe.Config(num_envs=num_envs).make()
+
+
 WORLDS = {
     "cartpole": cartpole,
     "pictures": Blinker,
     "arms": arms,
     "digits": digits,
     "grid": grid,
+    "board": board,
 }
 MLP = encoders.Config(name="mlp", hidden=(8,))
 ENCODERS = {name: MLP for name in WORLDS} | {
@@ -113,7 +123,10 @@ def make(name: str, world: str, seed: int = 0, learns: bool = True, num_envs: in
 def learned(env: Env, agent: Agent, num_trajectories: int = 20) -> list[dict[str, Any]]:
     moments = play(env, agent, env.reset(0))
     metrics = [agent.learn(collect(moments, agent.horizon)) for _ in range(num_trajectories)]
-    return [plain(dict(named)) for named in metrics]
+    return [
+        {name: plain(value) for name, value in named.items() if not name.startswith("time/")}
+        for named in metrics
+    ]
 
 
 def chosen(env: Env, agent: Agent, explore: bool, num_steps: int = 30) -> list[list[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rules import play_beside_open_spiel, plies, solve
+from rules import moves, play_beside_open_spiel, plies, solve
 
 from envs.othello import Config, Othello
 
@@ -21,10 +21,10 @@ DRAW = (
 WIPED_OUT = "f5 f6 f7 f4 d3 e3 f3 c3 b2"
 
 
-def played(game: Othello, moves: str) -> np.ndarray:
+def played(game: Othello, names: str) -> np.ndarray:
     """Return the board after moves by name."""
     board = game.start(1)
-    for move in moves.split():
+    for move in names.split():
         assert not game.over(board)[0]
         board = game.play(board, np.array([game.action_names.index(move)]))
     return board
@@ -71,12 +71,14 @@ class Plain:
 
 def test_first_nine_plies_are_those_that_are_known():
     game = Othello()
-    for number, ply in zip(range(10), plies(game), strict=False):
+    for number, ply in zip(range(9), plies(game), strict=False):
         assert ply.paths.sum() == PATHS[number]
-        over = game.over(ply.boards)
-        passes = game.action_mask(ply.boards)[:, -1] & ~over
+        passes = game.action_mask(ply.boards)[:, -1]
         assert ply.paths[passes].sum() == (24 if number == 8 else 0)
-        assert ply.paths[over].sum() == (228 if number == 9 else 0)
+        assert not game.over(ply.boards).any()
+    parent, _, boards = moves(game, ply.boards)
+    assert ply.paths[parent].sum() == PATHS[9]
+    assert ply.paths[parent[game.over(boards)]].sum() == 228
 
 
 def test_second_player_wins_four_by_four_by_eight():
@@ -93,13 +95,13 @@ def test_random_games_are_those_of_a_plain_second_implementation(size):
         while not game.over(board)[0]:
             legal = plain.legal(plain.player)
             num_passes += not legal
-            assert np.flatnonzero(game.action_mask(board)[0]).tolist() == legal or [size**2]
+            legal = legal or [size**2]
+            assert np.flatnonzero(game.action_mask(board)[0]).tolist() == legal
             assert game.player(board)[0] == plain.player
-            action = int(random.choice(legal or [size**2]))
+            action = int(random.choice(legal))
             plain.play(action)
             board = game.play(board, np.array([action]))
             cells = game.cells(board[0])
-            assert {cell: cells[cell] for cell in np.argwhere(cells >= 0).T} is not None
             assert {(r, c): cells[r, c] for r, c in np.argwhere(cells >= 0)} == plain.stones
         assert not plain.legal(0) + plain.legal(1)
         held = list(plain.stones.values())
@@ -134,6 +136,33 @@ def test_as_many_stones_is_a_draw():
     assert lead(board)[0] == 0
     assert Othello().over(board)[0]
     assert Othello().score(board)[0].tolist() == [0, 0]
+
+
+def turned(game: Othello, boards: np.ndarray, k: int) -> np.ndarray:
+    """Return the boards as symmetry k shows them, even where no game could lead there."""
+    rows, columns = np.divmod(np.arange(game.size**2), game.size)
+    bits, image = (8 * rows + columns).astype(np.uint64), boards.copy()
+    for field in ("stones", "moves"):
+        cells = boards[field][..., None] >> bits & np.uint64(1)  # [..., cells]
+        cells = cells[..., game.symmetries.board_symmetries[k]]
+        image[field] = (cells << bits).sum(-1, dtype=np.uint64)
+    return image
+
+
+@pytest.mark.parametrize("size", [4, 6, 8])
+def test_rules_are_the_same_seen_through_all_eight_symmetries(size):
+    game, random = Othello(size), np.random.default_rng(0)
+    boards = game.start(50)
+    while not game.over(boards).all():
+        mask = game.action_mask(boards)
+        action = np.where(mask, random.random(mask.shape), -1).argmax(1)
+        following = game.play(boards, action)
+        for k, table in enumerate(game.symmetries.action_symmetries):
+            image = turned(game, boards, k)
+            assert (game.action_mask(image) == mask[:, table]).all()
+            then = game.play(image, np.argsort(table)[action])
+            assert (then == turned(game, following, k)).all()
+        boards = following
 
 
 def test_random_games_are_open_spiels():

@@ -46,7 +46,7 @@ def test_perfect_play_is_a_draw():
 
 def test_win_on_the_last_empty_cell_is_no_draw():
     board = GAME.start(1)
-    for cell in (0, 1, 2, 3, 4, 6, 5, 7):  # X O X / X O X / O O .
+    for cell in (0, 1, 2, 3, 4, 6, 5, 7):  # X O X / O X X / O O .
         board = GAME.play(board, np.array([cell]))
     assert not GAME.over(board)[0]
     assert GAME.action_mask(board)[0].tolist() == [False] * 8 + [True]
