@@ -17,7 +17,6 @@ from rlplay.core import Mistake, nearest
 from rlplay.words import asks_help, flag, mute, option, positional, say, suggest, table
 
 if TYPE_CHECKING:
-    from rlplay.core import Agent, Spec
     from rlplay.run import Run
     from rlplay.train import Training
 
@@ -228,10 +227,12 @@ def evaluate(words: list[str], root: Path) -> int:
     folder = run.find(name, root)
     player = run.load_player(folder, which, run.print_to_stderr, words)
     result = score(player.experiment, player.agent)
+    right = perfect_moves(folder, which, words)
     report = {
         "run": folder.name,
         "num_steps": player.num_steps,
         **result.summary(),
+        **({"perfect_moves": right} if right else {}),
         "scores": result.scores.tolist(),
         "protocol": run.protocol(player.experiment, player.spec)["evaluation"],
     }
@@ -240,8 +241,30 @@ def evaluate(words: list[str], root: Path) -> int:
     else:
         say(f"{folder.name} after {player.num_steps:,} agent steps")
         say(sentence(result))
+        for who, shares in right.items():
+            say(
+                f"{who}: keeps the result on {shares['right']:.1%} of {shares['boards']:g} solved"
+                f" boards where moves differ; the very best move on {shares['best']:.1%}"
+            )
         suggest(f"record {shlex.quote(str(folder.folder))}", tensorboard_of(folder))
     return 0
+
+
+def perfect_moves(folder: Run, which: str, words: list[str]) -> dict[str, dict[str, float]]:
+    """Return how often the agent of a run plays exactly best, with its search and, where it has
+    one, with its network alone; empty where its world cannot be solved."""
+    from rlplay import accuracy, run
+
+    player = run.load_player(folder, which, lambda sentence: None, words)
+    if not hasattr(player.spec.model, "solve"):
+        return {}
+    game, agents = player.spec.model, {"as it plays": player.agent}
+    if hasattr(player.experiment.agent, "num_simulations_evaluation"):
+        alone = [*words, "--agent.num-simulations-evaluation=0"]
+        agents["network alone"] = run.load_player(folder, which, lambda sentence: None, alone).agent
+    boards = accuracy.positions(game, 1000)
+    exact = game.solve(boards)
+    return {who: accuracy.accuracy(game, agent, boards, exact) for who, agent in agents.items()}
 
 
 def record(words: list[str], root: Path) -> int:
@@ -274,7 +297,7 @@ def match(words: list[str], root: Path) -> int:
     from rlplay import match, settings
 
     terms = settings.convert(match.Config, settings.parse(words), "--", "match")
-    spec, (one, two) = seats(names, world, root)
+    spec, (one, two) = match.seats(names, world, root)
     found = match.match(spec.model, one, two, terms)
     numbers = found.summary()
     say(
@@ -315,39 +338,11 @@ def play(words: list[str], root: Path) -> int:
     world = words.pop(0) if words and not words[0].startswith("-") else ""
     if words:
         raise Mistake(f"`rlplay play` takes GAME, --against and --side, and no {words[0]!r}")
-    from rlplay import person
+    from rlplay import match, person
 
-    spec, (agent,) = seats([against], world, root)
+    spec, (agent,) = match.seats([against], world, root)
     person.play(spec.model, agent, sides.index(side), input, say)
     return 0
-
-
-def seats(names: list[str], world: str, root: Path) -> tuple[Spec, list[Agent]]:
-    """Return a game and its players. A name is a run, RUN@CHECKPOINT, or an agent with settings, as
-    in mcts:num_simulations=1000; without `world` the game is that of the run. Raises Mistake."""
-    from rlplay import config, run
-
-    spec, agents = None, {}
-    if world:
-        spec = config.world(world).make().spec
-    for name in names:
-        if name.partition(":")[0] not in config.names("agents"):
-            which = name.partition("@")[2]
-            folder = run.find(name.partition("@")[0], root)
-            player = run.load_player(folder, which, run.print_to_stderr)
-            agents[name] = player.agent
-            there = player.spec.model
-            if spec is not None and getattr(there, "name", "") != getattr(spec.model, "name", ""):
-                raise Mistake(f"{name} has learned {player.experiment.env.world}, another game")
-            spec = player.spec
-    if spec is None:
-        raise Mistake("name the game: `--game connect_four`, or a run that has learned one")
-    if spec.num_players != 2:
-        raise Mistake("that takes a game for two, such as connect_four")
-    for name in names:
-        if name not in agents:
-            agents[name] = config.player(name).make(spec, 0, learns=False)
-    return spec, [agents[name] for name in names]
 
 
 def list_(words: list[str], root: Path) -> int:

@@ -16,7 +16,8 @@ from typing import Annotated
 
 import numpy as np
 
-from rlplay.core import Agent, Array, Game, Mistake, Range, Step
+from rlplay import config, run
+from rlplay.core import Agent, Array, Game, Mistake, Range, Spec, Step
 from rlplay.evaluate import random_legal
 
 FIRM = 0.5
@@ -86,12 +87,38 @@ def elo(share: float, games: int) -> float:
     return float(400 * np.log10(share / (1 - share)))
 
 
-def match(game: Game, one: Agent, two: Agent, config: Config) -> Match:
+def seats(names: list[str], world: str, root: Path) -> tuple[Spec, list[Agent]]:
+    """Return a game and its players. A name is a run, RUN@CHECKPOINT, or an agent with settings, as
+    in mcts:num_simulations=1000; without `world` the game is that of the run. Raises Mistake."""
+    spec, agents = None, {}
+    if world:
+        spec = config.world(world).make().spec
+    for name in names:
+        if name.partition(":")[0] not in config.names("agents"):
+            which = name.partition("@")[2]
+            folder = run.find(name.partition("@")[0], root)
+            player = run.load_player(folder, which, run.print_to_stderr)
+            agents[name] = player.agent
+            there = player.spec.model
+            if spec is not None and getattr(there, "name", "") != getattr(spec.model, "name", ""):
+                raise Mistake(f"{name} has learned {player.experiment.env.world}, another game")
+            spec = player.spec
+    if spec is None:
+        raise Mistake("name the game: `--game connect_four`, or a run that has learned one")
+    if spec.num_players != 2:
+        raise Mistake("that takes a game for two, such as connect_four")
+    for name in names:
+        if name not in agents:
+            agents[name] = config.player(name).make(spec, 0, learns=False)
+    return spec, [agents[name] for name in names]
+
+
+def match(game: Game, one: Agent, two: Agent, terms: Config) -> Match:
     """Play `num_games` between two agents, all side by side. Raises Mistake where the game is too
     short for such an opening, and where an agent plays an illegal move."""
-    num_pairs = config.num_games // 2
-    generator = np.random.default_rng([*b"match", config.seed])
-    state, opening = openings(game, num_pairs, config.random_opening, generator)
+    num_pairs = terms.num_games // 2
+    generator = np.random.default_rng([*b"match", terms.seed])
+    state, opening = openings(game, num_pairs, terms.random_opening, generator)
     state, moves = np.repeat(state, 2), [np.repeat(column, 2) for column in opening]
     first = np.tile([0, 1], num_pairs)  # [G] the player that agent one is
     while not (over := game.over(state)).all():
@@ -105,7 +132,7 @@ def match(game: Game, one: Agent, two: Agent, config: Config) -> Match:
         state = game.play(state, np.where(over, 0, action))
     points = game.score(state)[np.arange(len(state)), first]
     actions = np.stack(moves, 1) if moves else np.zeros((len(state), 0), np.int64)
-    return Match((1 + points.astype(np.float64)) / 2, first, actions, config.random_opening)
+    return Match((1 + points.astype(np.float64)) / 2, first, actions, terms.random_opening)
 
 
 def choose(game: Game, agent: Agent, state: Array) -> Array:
