@@ -224,9 +224,9 @@ def testbed(options: argparse.Namespace) -> dict:
         for config, expected in zip((ucb1.Config(), ucb1_tuned.Config()), reference, strict=True):
             env = world.make()
             *_, last = learning(env, config.make(env.spec, seed), seed, world.max_steps)
-            bound = float(last["regret_bound"][0])
+            bound = float(last["cumulative_regret_bound"][0])
             what = f"regret (bound {bound:.0f})"
-            row = compared(f"{config.name} {name}", what, last["regret"], expected, expected / 10)
+            row = compared(f"{config.name} {name}", what, last["cumulative_regret"], expected, expected / 10)
             rows.append(row | {"bound": bound})
     return {"about": "what the agents earn beside reference values", "rows": rows}
 

@@ -12,7 +12,7 @@ import math
 import operator
 from collections import deque
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -58,6 +58,8 @@ class Config:
     for a hidden unit vector theta_a; or a handwritten digit, whose own arm pays 1."""
     num_features: Annotated[int, Range(1)] = 5
     """Length of x and theta_a."""
+    num_problems: Annotated[int, Range(0)] = 0
+    """Different problems; env i faces problem i modulo so many. 0 for one for each env."""
     problem_seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Which arms are drawn: env i faces problem i of this seed."""
     max_steps: Annotated[int, Range(1)] = 1000
@@ -97,8 +99,9 @@ class Config:
         return ""
 
     def for_evaluation(self) -> Config:
-        """Return itself: rewards are true ones."""
-        return self
+        """Return the same problems, in whatever number of envs, so that the learner of problem i
+        meets it again."""
+        return replace(self, num_problems=self.num_problems or self.num_envs)
 
 
 class Bandits:
@@ -117,13 +120,17 @@ class Bandits:
         # Drawn env by env, so that the first arms are the same however many envs follow. The seed
         # is named, so that it never repeats the random numbers of the rewards.
         problems = np.random.default_rng([*b"bandit", config.problem_seed])
+        count = config.num_problems or n
+        faced = np.arange(n) % count  # [N] int64, the problem of each env
         self.start = np.zeros((n, k))  # [N, k] float64, the means with which an episode begins
         self.theta = np.zeros((n, k, config.num_features))  # [N, k, d] float64, of linear arms
         if config.contexts == "linear":
-            self.theta = problems.standard_normal(self.theta.shape)
-            self.theta /= np.linalg.norm(self.theta, axis=2, keepdims=True)
+            theta = problems.standard_normal((count, k, config.num_features))
+            self.theta = (theta / np.linalg.norm(theta, axis=2, keepdims=True))[faced]
+        elif config.arms:
+            self.start[:] = config.arms
         else:
-            self.start[:] = config.arms or self._drawn(problems, (n, k))
+            self.start = self._drawn(problems, (count, k))[faced]
         self.bound = None  # of the regret, as the factors of ln n and of 1, [N] float64 each
         if config.reward == "bernoulli" and config.change == config.contexts == "none":
             gap = self.start.max(1, keepdims=True) - self.start
@@ -134,7 +141,7 @@ class Bandits:
         self.full, nothing = np.ones(n, bool), np.full(n, np.nan)
         for array in (*self.quiet[1:8], self.full, nothing):  # torch wants a writable observation
             array.flags.writeable = False
-        names = ("reward", "optimal_action", "regret", "regret_bound")
+        names = ("reward", "optimal_action", "cumulative_regret", "cumulative_regret_bound")
         self.unmeasured = dict.fromkeys(names[: 3 + (self.bound is not None)], nothing)
         self.observation = self.quiet.observation
         self.order = np.zeros((n, 0), np.int16)  # [N, 1797] int16, how each env shuffled the digits
@@ -213,10 +220,14 @@ class Bandits:
         if self.time == 0:
             return step
         reward = self.paid.astype(np.float32)[:, None]
-        measures = {"reward": self.paid, "optimal_action": self.optimal, "regret": self.regret}
+        measures = {
+            "reward": self.paid,
+            "optimal_action": self.optimal,
+            "cumulative_regret": self.regret,
+        }
         if self.bound is not None:
             of_log, of_one = self.bound
-            measures["regret_bound"] = of_log * math.log(self.time) + of_one
+            measures["cumulative_regret_bound"] = of_log * math.log(self.time) + of_one
         if self.time == self.config.max_steps:
             step = step._replace(truncated=self.full)
         return step._replace(reward=reward, score=reward, measures=measures)

@@ -236,10 +236,17 @@ class GymnasiumEnv:
 
 class AsGymnasium(gymnasium.Env[Any, Any]):
     """One env of the house (N = 1, one player) given back to Gymnasium. The reward is the training
-    reward; `info` holds the game's own "score" and the "action_mask" as Gymnasium samples it. Code
-    that knows of no mask may choose an illegal action: the nearest legal one is taken."""
+    reward; `info` holds the game's own "score" and the "action_mask" as Gymnasium samples it. An
+    illegal action raises ValueError or, with `nearest_legal`, for code that knows of no mask,
+    stands for the legal one of the nearest number."""
 
-    def __init__(self, env: Env, render_mode: Literal["rgb_array"] | None = None) -> None:
+    def __init__(
+        self,
+        env: Env,
+        render_mode: Literal["rgb_array"] | None = None,
+        *,
+        nearest_legal: bool = False,
+    ) -> None:
         if env.spec.num_envs != 1 or env.spec.num_players != 1:
             raise Mistake("only one env with one player can be a Gymnasium env: set env.num_envs=1")
         self.env = env
@@ -247,6 +254,7 @@ class AsGymnasium(gymnasium.Env[Any, Any]):
         self.render_mode = render_mode
         self.observation_space = env.spec.observation_space
         self.action_space = env.spec.action_space
+        self.nearest_legal = nearest_legal
         self._over = True
         self._legal = np.ones(0, bool)  # [A]
 
@@ -263,7 +271,11 @@ class AsGymnasium(gymnasium.Env[Any, Any]):
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset first")
         action, legal = np.asarray(action), np.flatnonzero(self._legal)
-        if not self._legal.all() and self.action_space.contains(action):
+        if len(legal) < len(self._legal) and action not in legal:
+            if not self.nearest_legal:
+                raise ValueError(
+                    f"action {action} is illegal here; info['action_mask'] tells which"
+                )
             action = legal[np.abs(legal - action).argmin()]
         step = self.env.step(action[None])
         self._over, self._legal = bool(step.done[0]), step.action_mask[0]

@@ -358,7 +358,10 @@ def list_(words: list[str], root: Path) -> int:
         raise Mistake(f"`rlplay list` takes one of {', '.join(kinds)}{hint}")
     kind = words[0]
     if kind == "runs":
+        from rlplay import study
+
         rows = [run.state(folder) for folder in run.runs(root)]
+        rows += [study.state(folder) for folder in study.folders(root)]
     else:
         rows = [{"name": name, "about": config.about(kind, name)} for name in config.names(kind)]
     if as_json:

@@ -51,8 +51,9 @@ class Step(NamedTuple):
     discount: Array  # [N] float32, 0 where the future is worth nothing (terminated, a lost life)
     state: Any = None  # [N] game states, for agents that plan; else None
     measures: Mapping[str, Array] | None = None
-    """[N] by name: what the world alone knows of having arrived here, such as regret. For logs and
-    plots, never for agents; NaN where there is nothing to tell."""
+    """[N] by name: what the world alone knows of having arrived here, such as whether the action
+    was optimal. For logs and plots, never for agents; NaN where there is nothing to tell. The log
+    takes means over time, but of names that begin with cumulative_ the latest value."""
 
     @property
     def done(self) -> Array:  # [N] bool

@@ -229,6 +229,11 @@ def study(
             means = []
             for run in runs:
                 _, mean, half = (column[: first or None] for column in series(run, metric, ""))
+                if len(mean) < first:
+                    raise Mistake(
+                        f"{run.name} has {len(mean)} of the first {first} points of {metric}"
+                        " from all its envs; train it longer with --num-steps"
+                    )
                 means.append((np.array([value]), np.array([mean.mean()]), half.mean()))
             if len(means) > 1:
                 found.append(together([(at, mean) for at, mean, _ in means]))

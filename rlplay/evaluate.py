@@ -23,7 +23,8 @@ class Config:
     num_episodes: Annotated[int, Range(0)] = 30
     """Episodes to play, each from its own seed; 0 for none, where the learning is the score."""
     num_envs: Annotated[int, Range(1)] = 10
-    """Episodes played side by side."""
+    """Episodes played side by side; more where an agent is more learners, one for each env, so that
+    as many of them as there are episodes are scored."""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 1_000_000
     """Seed of the first episode, far from the seeds of training."""
     epsilon: Annotated[float, Range(0, 1)] = 0.0

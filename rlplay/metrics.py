@@ -1,7 +1,8 @@
 """What the log says: means over time, over the runs side by side, and over episodes.
 
 A metric is a number, or an array [N] with one number for each of N independent runs; of the latter
-the log also says how sure the mean is. NaN is nothing.
+the log also says how sure the mean is. NaN is nothing. Of whole numbers, and of what is cumulative,
+the latest counts instead of the mean over time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MAX_EPISODES = 10_000
 
 
 class Averages:
-    """Means of the metrics since the log last took them; of whole numbers, the latest."""
+    """Means of the metrics since the log last took them, or the latest of them."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Array] = {}  # [2] or [2, N]: sum and count
@@ -35,6 +36,9 @@ class Averages:
             if name not in self.sums:
                 self.sums[name] = np.zeros((2, *np.shape(value)))
             total, known = self.sums[name], ~np.isnan(value)
+            if name.rpartition("/")[2].startswith("cumulative_"):
+                total[:] = np.where(known, np.stack([value, np.ones_like(value)]), total)
+                continue
             total[0] += np.where(known, value, 0)
             total[1] += known
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TITLES = {
     "rollout/reward": "Average reward",
     "rollout/optimal_action": "Optimal action",
-    "rollout/regret": "Cumulative regret",
+    "rollout/cumulative_regret": "Cumulative regret",
     "rollout/ep_score_mean": "Score, mean of recent episodes",
     "rollout/ep_rew_mean": "Reward as learned from, mean of recent episodes",
     "rollout/ep_len_mean": "Agent steps an episode, mean of recent ones",
@@ -47,7 +47,7 @@ X_TITLES = {
     "value": "value of the setting",
 }
 DEFAULTS = (
-    ("rollout/reward", "rollout/optimal_action", "rollout/regret"),
+    ("rollout/reward", "rollout/optimal_action", "rollout/cumulative_regret"),
     ("train/rms_error",),
     ("train/residual", "train/error_bound"),
     ("rollout/ep_score_mean", "eval/mean_reward"),

@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from rlplay import checkpoint, config, plot
+from rlplay import checkpoint, config, plot, run
 from rlplay.core import Mistake
-from rlplay.run import Run, unwritable, write
+from rlplay.run import Run, runs, unwritable, write
 from rlplay.settings import Dumper, Loader, convert, to_dict
 from rlplay.train import Training
 
@@ -49,12 +49,35 @@ def create(name: str, overrides: Sequence[str], root: Path) -> Path:
 
 
 def find(name: str, root: Path) -> Path | None:
-    """Return the folder of the study that `name` means, a path or the unique beginning of a name
-    under `root`; None where it means none."""
+    """Return the folder of the study that `name` means: a path, the unique beginning of a name
+    under `root`, or `last` where no run is newer; None where it means none."""
     if (Path(name) / FILE).is_file():
         return Path(name)
-    found = [file.parent for file in root.glob(f"*/{FILE}") if file.parent.name.startswith(name)]
+    there = folders(root)
+    if name == "last" and there:
+        newer = (there[-1] / FILE).stat().st_mtime
+        newest = [run.folder / "config.yaml" for run in runs(root)[-1:]]
+        return there[-1] if all(file.stat().st_mtime < newer for file in newest) else None
+    found = [folder for folder in there if folder.name.startswith(name)]
     return found[0] if len(found) == 1 else None
+
+
+def folders(root: Path) -> list[Path]:
+    """Return the folders of the studies under `root`, oldest first."""
+    files = sorted(root.glob(f"*/{FILE}"), key=lambda file: (file.stat().st_mtime, file))
+    return [file.parent for file in files]
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """Return where a study stands, as `run.state` does of a run: steps over all its trainings."""
+    trained = [Run(folder / row["run"]) for row in read(folder)["variants"]]
+    states = [run.state(one) for one in trained]
+    return {
+        "name": folder.name,
+        "steps": sum(one["steps"] for one in states),
+        "score": None,
+        "checkpoints": sum(one["checkpoints"] for one in states),
+    }
 
 
 def go(folder: Path, announce: Callable[[str], None], command: list[str]) -> int:
@@ -64,16 +87,16 @@ def go(folder: Path, announce: Callable[[str], None], command: list[str]) -> int
     for i, row in enumerate(rows, 1):
         value = "" if row["value"] is None else f" {row['value']:g}"
         name = f"[{i}/{len(rows)}] {row['label']}{value}"
-        run, started = Run(folder / row["run"]), time.perf_counter()
-        with run.locked():
-            training = Training(run.experiment(), quiet)
-            if checkpoint.names(run.checkpoints):
-                training.restore(checkpoint.newest(run.checkpoints, announce)[1])
+        member, started = Run(folder / row["run"]), time.perf_counter()
+        with member.locked():
+            training = Training(member.experiment(), quiet)
+            if checkpoint.names(member.checkpoints):
+                training.restore(checkpoint.newest(member.checkpoints, announce)[1])
             if training.steps >= training.experiment.num_steps:
                 continue
-            run.describe(training.experiment, training.env.spec)
-            run.start(command)
-            code = training.run(run)
+            member.describe(training.experiment, training.env.spec)
+            member.start(command)
+            code = training.run(member)
         seconds = time.perf_counter() - started
         announce(f"{name}: {training.steps:,} agent steps in {seconds:.1f} s")
         if code:
@@ -90,12 +113,12 @@ def draw(folder: Path, changes: dict[str, Any] | None = None) -> list[Path]:
     drawn = convert(plot.Config, study["plot"] | (changes or {}), str(folder / FILE), "plot")
     points: dict[str, list[tuple[float, list[Run]]]] = {}
     for row in study["variants"]:
-        run, value = Run(folder / row["run"]), row["value"]
-        points.setdefault(row["label"], []).append((0.0 if value is None else value, [run]))
+        member, value = Run(folder / row["run"]), row["value"]
+        points.setdefault(row["label"], []).append((0.0 if value is None else value, [member]))
     if drawn.x == "value":
         return plot.draw_study(points, folder, drawn)
-    runs = {label: [run for _, runs in values for run in runs] for label, values in points.items()}
-    return plot.draw(runs, folder, drawn)
+    labelled = {label: [one for _, some in of for one in some] for label, of in points.items()}
+    return plot.draw(labelled, folder, drawn)
 
 
 def read(folder: Path) -> dict[str, Any]:

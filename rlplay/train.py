@@ -276,7 +276,10 @@ def score(experiment: Experiment, agent: Agent) -> evaluate.Result:
     protocol = experiment.evaluation
     if not protocol.num_episodes:
         raise Mistake("there is nothing to evaluate: add --evaluation.num-episodes 30")
-    num_envs = min(protocol.num_envs, protocol.num_episodes)
+    learners = getattr(
+        agent, "num_learners", 1
+    )  # each is to be scored, if there are episodes enough
+    num_envs = min(max(protocol.num_envs, learners), protocol.num_episodes)
     env = dataclasses.replace(experiment.env.for_evaluation(), num_envs=num_envs).make()
     try:
         if env.spec.num_players == 1:
@@ -324,7 +327,7 @@ class Table:
         ("length", "rollout/ep_len_mean", "{:,.0f}"),
         ("reward", "rollout/reward", "{:.3f}"),
         ("optimal", "rollout/optimal_action", "{:.1%}"),
-        ("regret", "rollout/regret", "{:.1f}"),
+        ("regret", "rollout/cumulative_regret", "{:.1f}"),
         ("RMS error", "train/rms_error", "{:.4f}"),
         ("residual", "train/residual", "{:.1e}"),
         ("error below", "train/error_bound", "{:.1e}"),

@@ -203,7 +203,7 @@ def test_episode_is_truncated_and_never_terminated(kind):
         measures = steps[t].measures
         assert measures
         assert all(np.isnan(value).all() for value in measures.values())
-        assert {*measures} >= {"reward", "optimal_action", "regret"}
+        assert {*measures} >= {"reward", "optimal_action", "cumulative_regret"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -217,8 +217,8 @@ def test_regret_is_the_sum_of_gaps_and_never_falls(kind):
         step = env.step(action)
         assert step.measures
         before, total = total, total + gap
-        assert np.allclose(step.measures["regret"], total)
-        assert (step.measures["regret"] >= before - 1e-9).all()
+        assert np.allclose(step.measures["cumulative_regret"], total)
+        assert (step.measures["cumulative_regret"] >= before - 1e-9).all()
         assert np.array_equal(step.measures["optimal_action"], best)
         assert np.array_equal(step.measures["reward"].astype(np.float32), step.reward[:, 0])
     assert (total > 0).all()
@@ -229,7 +229,7 @@ def test_either_of_two_best_arms_is_optimal():
     env.reset(0)
     steps = [env.step(np.array([0, 1])), env.step(np.array([2, 0]))]
     assert measure(steps, "optimal_action").tolist() == [[1, 1], [0, 1]]
-    assert np.allclose(measure(steps, "regret"), [[0, 0], [0.4, 0]])
+    assert np.allclose(measure(steps, "cumulative_regret"), [[0, 0], [0.4, 0]])
 
 
 @pytest.mark.parametrize(
@@ -246,14 +246,14 @@ def test_regret_bound_is_that_of_auer(arms, bound):
     env = make(1, reward="bernoulli", arms=arms, max_steps=10_000)
     env.reset(0)
     env.time = 9_999
-    assert round(measure([env.step(np.array([0]))], "regret_bound").item()) == bound
+    assert round(measure([env.step(np.array([0]))], "cumulative_regret_bound").item()) == bound
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_regret_bound_is_given_where_it_holds(kind):
     step = pulled(make(**KINDS[kind]), 3)[-1]
     assert step.measures
-    assert ("regret_bound" in step.measures) == (kind in ("bernoulli", "listed"))
+    assert ("cumulative_regret_bound" in step.measures) == (kind in ("bernoulli", "listed"))
 
 
 # Saving, drawing, settings.
@@ -337,3 +337,16 @@ def test_worlds_of_contexts_are_named_after_them():
     assert names == ["bandit", "linear-bandit", "digits-bandit"]
     fewer = dataclasses.replace(Config(num_envs=2000).for_evaluation(), num_envs=10)
     assert np.array_equal(fewer.make().start, Config(num_envs=2000).make().start[:10])
+
+
+@pytest.mark.parametrize("contexts", ["none", "linear"])
+def test_evaluation_with_more_envs_meets_the_problems_that_were_learned(contexts):
+    training = Config(num_envs=3, contexts=contexts)
+    small = training.make()
+    large = dataclasses.replace(training.for_evaluation(), num_envs=7).make()
+    for i in range(7):
+        assert np.array_equal(large.start[i], small.start[i % 3])
+        assert np.array_equal(large.theta[i], small.theta[i % 3])
+    # Negative control: envs that are trained in face problems of their own.
+    other = dataclasses.replace(training, num_envs=7).make()
+    assert not np.array_equal(other.start + other.theta[..., 0], large.start + large.theta[..., 0])

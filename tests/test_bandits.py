@@ -578,7 +578,7 @@ def test_testbed_numbers_are_the_known_ones(name, settings, reward, last, optima
 )
 def test_regret_is_the_known_one_and_below_the_bound_and_never_falls(name, arms, known, bound):
     world = bandit.Config(num_envs=300, reward="bernoulli", arms=arms, max_steps=10_000)
-    regret = run(name, world, 10_000)["regret"]
+    regret = run(name, world, 10_000)["cumulative_regret"]
     assert (np.diff(regret, axis=0) >= 0).all()
     assert regret[-1].mean() == pytest.approx(known, rel=0.1)
     if bound:

@@ -499,18 +499,21 @@ class Bandit:
     "config", [Config(), Config(id="Counter-v0"), Config(id="Taxi-v4")], ids=lambda c: c.id
 )
 def test_env_given_back_passes_gymnasiums_own_check(config):
-    check_env(AsGymnasium(config.make()))
+    check_env(AsGymnasium(config.make(), nearest_legal=True))
 
 
 def test_own_env_passes_gymnasiums_check():
-    check_env(AsGymnasium(Bandit()))
+    check_env(AsGymnasium(Bandit(), nearest_legal=True))
 
 
 def test_given_back_env_keeps_reward_score_and_mask_apart():
     env = AsGymnasium(Bandit(), "rgb_array")
     _, info = env.reset(seed=0)
     assert env.action_space.sample(info["action_mask"]) == 0
-    assert env.step(1)[1] == 0  # an illegal action: the nearest legal one is taken
+    with pytest.raises(ValueError, match="action 1 is illegal here"):
+        env.step(1)
+    env.nearest_legal = True
+    assert env.step(1)[1] == 0
     _, reward, _, _, info = env.step(1)
     assert (reward, info["score"]) == (1.0, 10.0)
     assert env.render().shape == (8, 8, 3)

@@ -160,3 +160,13 @@ def test_episodes_beyond_the_last_numbered_one_are_counted_and_not_told_apart(mo
         next(moments)
     assert episodes.count == 7
     assert episodes.by_number["score"][:, 0].sum() == 4
+
+
+def test_of_what_is_cumulative_the_latest_value_is_logged():
+    averages = Averages()
+    for value in ([1.0, 2.0], [3.0, 5.0], [np.nan, 6.0]):
+        averages.add({"rollout/cumulative_regret": np.array(value)})
+    taken = averages.take()
+    assert taken["rollout/cumulative_regret"] == pytest.approx((3 + 6) / 2)
+    averages.add({"rollout/cumulative_regret": np.full(2, np.nan)})
+    assert averages.take() == {}

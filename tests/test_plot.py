@@ -27,9 +27,10 @@ def bandit(folder, label="bandit-ucb1-s0", bound=False, scale=1.0, **agent):
     for t in range(1, 60):
         metrics = {"rollout/reward": 1.5 - scale / t, "rollout/reward_ci": 0.1}
         metrics |= {"rollout/optimal_action": 1 - 1 / t, "rollout/optimal_action_ci": 0.01}
-        metrics |= {"rollout/regret": 10 * scale * np.log(t) + 1, "rollout/regret_ci": 2.0}
+        metrics["rollout/cumulative_regret"] = 10 * scale * np.log(t) + 1
+        metrics["rollout/cumulative_regret_ci"] = 2.0
         if bound:
-            metrics["rollout/regret_bound"] = 300 * np.log(t) + 200
+            metrics["rollout/cumulative_regret_bound"] = 300 * np.log(t) + 200
         lines.append((2000 * t, metrics))
     return make(folder / label, lines, num_envs=2000, **({"name": "ucb1"} | agent))
 
