@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from numba import njit
 
-from rlplay.bandits import Bandit, add, upper_bound
+from rlplay.bandits import Bandit, upper_bound
 from rlplay.core import Array, Range, Spec
 
 
@@ -42,9 +42,9 @@ class DiscountedUCB(Bandit):
         return upper_bound(self.tables["mean"], self.tables["count"], self.config.alpha)
 
     def update(self, action: Array, reward: Array, live: Array) -> None:
-        count, mean = self.tables["count"], self.tables["mean"]
-        forget(count, live, self.config.discount)  # the means stay: both parts of a ratio shrink
-        add(count, mean, action, reward, live, 0.0)
+        # The means stay: both parts of a ratio shrink.
+        forget(self.tables["count"], live, self.config.discount)
+        super().update(action, reward, live)
 
 
 @njit(cache=True)

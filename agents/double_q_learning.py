@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from rlplay.core import Array, Spec, Trajectory
-from rlplay.learners import ActionValues, Control
+from rlplay.values import ActionValues, Control
 
 
 @dataclass(frozen=True)

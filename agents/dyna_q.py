@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 
 from rlplay.core import Array, Range, Spec, Trajectory
-from rlplay.learners import ActionValues, Control
+from rlplay.values import ActionValues, Control
 
 
 @dataclass(frozen=True)

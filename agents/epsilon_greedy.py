@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from rlplay.bandits import Bandit, add
+from rlplay.bandits import Bandit
 from rlplay.core import Array, Range, Spec
 
 
@@ -33,11 +33,8 @@ class Config:
 class EpsilonGreedy(Bandit):
     def __init__(self, config: Config, spec: Spec, seed: int, learns: bool) -> None:
         super().__init__(config.name, spec, seed, learns, config.initial_mean)
-        self.config, self.epsilon = config, config.epsilon
+        self.config = config
+        self.epsilon, self.step_size = config.epsilon, config.step_size
 
     def index(self) -> Array:
         return self.tables["mean"]
-
-    def update(self, action: Array, reward: Array, live: Array) -> None:
-        count, mean = self.tables["count"], self.tables["mean"]
-        add(count, mean, action, reward, live, self.config.step_size)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from rlplay.core import Array, Range, Spec, Trajectory
-from rlplay.learners import ActionValues, Control
+from rlplay.values import ActionValues, Control
 
 
 @dataclass(frozen=True)

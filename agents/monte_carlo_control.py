@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from numba import njit
 
 from rlplay.core import Array, Decision, Range, Spec, Step, Trajectory
-from rlplay.learners import ActionValues, Control, choose, remember
+from rlplay.learners import choose, learn_from_episodes, remember
+from rlplay.values import ActionValues, Control
 
 
 @dataclass(frozen=True)
@@ -81,26 +81,3 @@ class MonteCarloControl(ActionValues):
             )
             memory["length"][t.over] = 0
         return {}
-
-
-@njit(cache=True)
-def learn_from_episodes(
-    q, count, pair, reward, discount, length, over, last_value, first_visit, step_size
-):
-    """Learn from the episodes that are over: q, count [N, R * A]; pair, reward, discount [N, L],
-    where a pair is state and action in one number; length, over, last_value [N]."""
-    for i in np.flatnonzero(over):
-        returns = np.empty(length[i])
-        g = last_value[i]
-        for t in range(length[i] - 1, -1, -1):
-            g = reward[i, t] + discount[i, t] * g
-            returns[t] = g
-        seen = np.zeros(q.shape[1], np.bool_)
-        for t in range(length[i]):
-            e = pair[i, t]
-            if first_visit and seen[e]:
-                continue
-            seen[e] = True
-            count[i, e] += 1
-            size = step_size if step_size > 0 else 1 / count[i, e]
-            q[i, e] += size * (returns[t] - q[i, e])

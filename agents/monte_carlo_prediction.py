@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from numba import njit
 
 from rlplay.core import Array, Range, Spec, Trajectory
-from rlplay.learners import Prediction, StateValues, remember
+from rlplay.learners import learn_from_episodes, remember
+from rlplay.values import Prediction, StateValues
 
 
 @dataclass(frozen=True)
@@ -54,40 +54,18 @@ class MonteCarloPrediction(StateValues):
         t, memory = self.transition(trajectory, self.config.discount), self.memory
         remember(memory, t.live, state=t.state, reward=t.reward, discount=t.discount)
         if t.over.any():
+            value = self.tables["value"]
             learn_from_episodes(
-                self.tables["value"],
+                value,
                 self.tables["count"],
                 memory["state"],
                 memory["reward"],
                 memory["discount"],
                 memory["length"],
                 t.over,
-                t.next_state,
+                value[np.arange(self.num_learners), t.next_state],
                 self.config.visits == "first",
                 self.config.step_size,
             )
             memory["length"][t.over] = 0
         return self.error(t.over)
-
-
-@njit(cache=True)
-def learn_from_episodes(
-    value, count, state, reward, discount, length, over, last_state, first_visit, step_size
-):
-    """Learn from the episodes that are over: value, count [N, R]; state, reward, discount [N, L];
-    length, over, last_state [N]."""
-    for i in np.flatnonzero(over):
-        returns = np.empty(length[i])
-        g = value[i, last_state[i]]
-        for t in range(length[i] - 1, -1, -1):
-            g = reward[i, t] + discount[i, t] * g
-            returns[t] = g
-        seen = np.zeros(value.shape[1], np.bool_)
-        for t in range(length[i]):
-            s = state[i, t]
-            if first_visit and seen[s]:
-                continue
-            seen[s] = True
-            count[i, s] += 1
-            size = step_size if step_size > 0 else 1 / count[i, s]
-            value[i, s] += size * (returns[t] - value[i, s])

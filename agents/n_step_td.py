@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from rlplay.core import Array, Range, Spec, Trajectory
-from rlplay.learners import Prediction, StateValues
+from rlplay.values import Prediction, StateValues
 
 
 @dataclass(frozen=True)

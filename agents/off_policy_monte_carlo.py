@@ -23,7 +23,8 @@ import numpy as np
 from numba import njit
 
 from rlplay.core import Array, Decision, Mistake, Range, Spec, Step, Trajectory
-from rlplay.learners import ActionValues, Control, Prediction, StateValues, draw, remember, soft
+from rlplay.learners import draw, remember, soft
+from rlplay.values import ActionValues, Control, Prediction, StateValues, probabilities
 
 
 @dataclass(frozen=True)
@@ -162,10 +163,10 @@ class Evaluating(StateValues):
     def act(self, step: Step, explore: bool = True) -> Decision:
         if not explore:
             return super().act(step, explore)
-        policy = self.probabilities(step)
+        policy = probabilities(self.policy, step)
         random = step.action_mask / step.action_mask.sum(1, keepdims=True)
         behaviour = (1 - self.config.epsilon) * policy + self.config.epsilon * random
-        action = draw(behaviour, self.randomness(explore))
+        action = draw(behaviour, self.generator)
         who = np.arange(len(action))
         ratio = policy[who, action] / behaviour[who, action]
         value = self.known("value", step.observation)

@@ -13,9 +13,12 @@ from typing import Literal
 
 import numpy as np
 
+from rlplay.chance import Chance
 from rlplay.core import Decision, Spec, State, Step
+from rlplay.learners import draw
 from rlplay.planners import Planner, Planning
 from rlplay.planning import Order, ValueIteration, policy_of
+from rlplay.values import probabilities
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,20 @@ class PolicyEvaluation(Planner):
         super().__init__(config, spec)
         # Named, so that it never repeats the random numbers of an env with the same seed.
         self.generator = np.random.default_rng([*b"policy_evaluation", seed])
+        self.chance = Chance()
 
     def start(self, spec: Spec) -> ValueIteration:
         self.given = policy_of(spec, self.config.policy, self.config.discount)
         chain = self.tables.under(self.given)
         return ValueIteration(chain, self.config.discount, self.config.order)
 
+    def look(self) -> None:
+        self.q_values = self.finite_values()
+
     def act(self, step: Step, explore: bool = True) -> Decision:
-        decision = super().act(step, explore)
-        chance = self.generator.random((len(decision.action), 1))
-        drawn = (self.given[step.observation].cumsum(1) <= chance).sum(1)
-        drawn = np.minimum(drawn, step.action_mask.shape[1] - 1)
-        legal = step.action_mask[np.arange(len(drawn)), drawn]
-        return decision._replace(action=np.where(legal, drawn, decision.action))
+        policy = probabilities(self.given, step)
+        action = draw(policy, self.chance.of(self.generator, explore))
+        return Decision(action, {**self.notes(step), "policy": policy})
 
     def state_dict(self) -> State:
         state = super().state_dict()

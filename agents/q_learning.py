@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlplay.core import Array, Spec, Trajectory
-from rlplay.learners import ActionValues, Control
+from rlplay.values import ActionValues, Control
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from rlplay.core import Array, Spec, Trajectory
-from rlplay.learners import ActionValues, Control
+from rlplay.values import ActionValues, Control
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,8 @@ import numpy as np
 from numba import njit
 
 from rlplay.core import Array, Range, Spec, Trajectory
-from rlplay.learners import ActionValues, Control, make_room
-
-FORGOTTEN = 1e-12
-"""A trace below this no longer counts."""
+from rlplay.learners import FORGOTTEN, make_room
+from rlplay.values import ActionValues, Control
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,7 @@ class SarsaLambda(ActionValues):
             live,
             self.config.step_size,
             self.config.traces == "replacing",
+            FORGOTTEN,
         )
 
 
@@ -103,6 +102,7 @@ def back_up(
     live,  # [N] bool
     step_size,
     replacing,
+    forgotten,
 ):
     for i in np.flatnonzero(live):
         error = target[i] - q[i, now[i]]
@@ -121,6 +121,6 @@ def back_up(
             size = step_size if step_size > 0 else 1 / count[i, x]
             q[i, x] += size * error * trace[i, k]
             trace[i, k] *= decay[i]
-            if trace[i, k] < FORGOTTEN:
+            if trace[i, k] < forgotten:
                 length[i] -= 1
                 pair[i, k], trace[i, k] = pair[i, length[i]], trace[i, length[i]]

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 import numpy as np
 
 from rlplay.core import Array, Range, Spec, Trajectory
-from rlplay.learners import Prediction, StateValues, move
+from rlplay.learners import move
+from rlplay.values import Prediction, StateValues
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,8 @@ import numpy as np
 from numba import njit
 
 from rlplay.core import Array, Mistake, Range, Spec, Trajectory
-from rlplay.learners import Prediction, StateValues, make_room
-
-FORGOTTEN = 1e-12
-"""A trace below this no longer counts."""
+from rlplay.learners import FORGOTTEN, make_room
+from rlplay.values import Prediction, StateValues
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,7 @@ class TDLambda(StateValues):
             config.traces == "replacing",
             config.traces == "dutch",
             config.update == "offline",
+            FORGOTTEN,
         )
         return {"train/td_error": error, **self.error(t.over)}
 
@@ -104,6 +103,7 @@ def update(
     replacing,
     dutch,
     offline,
+    forgotten,
 ):
     """Learn from one transition per learner; return the mean size of the errors."""
     total = 0.0
@@ -139,7 +139,7 @@ def update(
 
         for k in range(length[i] - 1, -1, -1):
             trace[i, k] *= now.discount[i] * trace_decay
-            if trace[i, k] < FORGOTTEN and not offline:
+            if trace[i, k] < forgotten and not offline:
                 length[i] -= 1
                 state[i, k], trace[i, k] = state[i, length[i]], trace[i, length[i]]
         if now.over[i]:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from gymnasium.spaces import Box
 
+from rlplay.chance import Chance
 from rlplay.core import Agent, Decision, Mistake, Spec, State, Step
 from rlplay.evaluate import random_legal
 
@@ -36,13 +37,15 @@ class Uniform(Agent):
         self.space = spec.action_space
         # Named, so that it never repeats the random numbers of an env with the same seed.
         self.generator = np.random.default_rng([*b"uniform", seed])
+        self.chance = Chance()
 
     def act(self, step: Step, explore: bool = True) -> Decision:
+        generator = self.chance.of(self.generator, explore)
         if isinstance(self.space, Box):
             shape = (len(step.action_mask), *self.space.shape)
-            action = self.generator.uniform(self.space.low, self.space.high, shape)
+            action = generator.uniform(self.space.low, self.space.high, shape)
             return Decision(action.astype(np.float32), {})
-        return Decision(random_legal(step.action_mask, self.generator), {})
+        return Decision(random_legal(step.action_mask, generator), {})
 
     def state_dict(self) -> State:
         return {"agent": {"generator": self.generator.bit_generator.state}}

@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 from numba import njit
 
 from rlplay.core import Array, Decision, Mistake, Spec, Step, Trajectory
-from rlplay.learners import Learners, draw, space_in_words
+from rlplay.learners import Learners, best, choose, draw, move, space_in_words
 
 
 class Bandit(Learners):
@@ -24,6 +24,8 @@ class Bandit(Learners):
 
     epsilon = 0.0
     """Share of pulls that are of any arm, whatever the index."""
+    step_size = 0.0
+    """How far an estimate moves towards each reward; 0 for the mean of all rewards."""
 
     def __init__(
         self, name: str, spec: Spec, seed: int, learns: bool, initial_mean: float = 0.0
@@ -31,9 +33,8 @@ class Bandit(Learners):
         """Raises Mistake for a world with more than one state."""
         super().__init__(name, spec, seed, learns)
         check_one_state(name, spec)
-        shape = (self.num_learners, self.num_actions)
-        self.tables["count"] = np.zeros(shape)
-        self.tables["mean"] = np.full(shape, float(initial_mean))
+        shape = (self.num_actions,)
+        self.make_tables(name, {"count": (shape, 0.0), "mean": (shape, float(initial_mean))})
 
     @abstractmethod
     def index(self) -> Array:
@@ -46,16 +47,16 @@ class Bandit(Learners):
 
     def update(self, action: Array, reward: Array, live: Array) -> None:
         """Learn what `action` [N] paid, `reward` [N] float64, where `live` [N] bool."""
-        add(self.tables["count"], self.tables["mean"], action, reward, live, 0.0)
+        move(self.tables["mean"], self.tables["count"], action, reward, live, self.step_size)
 
     def act(self, step: Step, explore: bool = True) -> Decision:
         """Explore by the index; else pull the arm of the highest value, the first of equals."""
         num_envs = len(step.action_mask)
-        value = entries(self.value(), num_envs).copy()
+        value = self.by_env(self.value(), num_envs).copy()
         if not explore:
             return Decision(best(value, step.action_mask), {"q_values": value})
-        index = entries(self.index(), num_envs)
-        action = pull(index, step.action_mask, self.epsilon, self.generator)
+        index = self.by_env(self.index(), num_envs)
+        action = choose(index, step.action_mask, self.epsilon, self.generator)
         return Decision(action, {"q_values": value})
 
     def learn(self, trajectory: Trajectory) -> dict[str, float]:
@@ -74,7 +75,7 @@ class Softmax(Learners):
         super().__init__(name, spec, seed, learns)
         check_one_state(name, spec)
         self.uniform = uniform
-        self.tables["preference"] = np.zeros((self.num_learners, self.num_actions))
+        self.make_tables(name, {"preference": ((self.num_actions,), 0.0)})
 
     @abstractmethod
     def update(self, action: Array, reward: Array, live: Array, policy: Array) -> None:
@@ -83,7 +84,7 @@ class Softmax(Learners):
 
     def act(self, step: Step, explore: bool = True) -> Decision:
         """Pull by the probabilities; not to explore, the most probable arm, the first of equals."""
-        preference = entries(self.tables["preference"], len(step.action_mask))
+        preference = self.by_env(self.tables["preference"], len(step.action_mask))
         policy = softmax(preference, step.action_mask, self.uniform)
         if not explore:
             return Decision(best(policy, step.action_mask), {"policy": policy})
@@ -112,14 +113,9 @@ class Linear(Learners):
                 f"{name} needs contexts that are vectors of numbers, and this world shows"
                 f" {space_in_words(spec)}; choose ucb1 for a world without contexts"
             )
-        shape = (self.num_learners, self.num_actions, space.shape[0])
-        if (size := 8 * np.prod([*shape, space.shape[0]], dtype=float)) > 8e9:
-            raise Mistake(
-                f"{name}'s matrices for {shape[0]} envs, {shape[1]} arms and {shape[2]} numbers in"
-                f" a context need {size * 1e-9:.0f} GB; set env.num_envs lower"
-            )
-        self.tables["theta"] = np.zeros(shape)
-        self.tables["inverse"] = np.tile(np.eye(shape[2]) / ridge, (*shape[:2], 1, 1))
+        k, d = self.num_actions, space.shape[0]
+        self.make_tables(name, {"theta": ((k, d), 0.0), "inverse": ((k, d, d), 0.0)})
+        self.tables["inverse"][:] = np.eye(d) / ridge
 
     @abstractmethod
     def index(self, mean: Array, width: Array) -> Array:
@@ -133,7 +129,7 @@ class Linear(Learners):
         if not explore:
             return Decision(best(mean, step.action_mask), {"q_values": mean})
         index = self.index(mean, width)
-        return Decision(pull(index, step.action_mask, 0.0, self.generator), {"q_values": mean})
+        return Decision(choose(index, step.action_mask, 0.0, self.generator), {"q_values": mean})
 
     def learn(self, trajectory: Trajectory) -> dict[str, float]:
         context = np.asarray(trajectory.step.observation[0], np.float64)
@@ -169,57 +165,6 @@ def pulls(trajectory: Trajectory) -> tuple[Array, Array, Array]:
     step = trajectory.step
     live = ~(step.terminated[0] | step.truncated[0])
     return trajectory.decision.action[0], step.reward[1, :, 0].astype(np.float64), live
-
-
-def entries(table: Array, num_envs: int) -> Array:
-    """Return the rows of `table` [N, ...] by env, [M, ...]: learner i mod N answers for env i. The
-    table itself where there are as many envs as learners."""
-    return table if num_envs == len(table) else table[np.arange(num_envs) % len(table)]
-
-
-def best(value: Array, action_mask: Array) -> Array:  # [M, k], [M, k] bool -> [M] int64
-    """Return the legal arm of the highest value, the first of equals."""
-    return np.where(action_mask, value, -np.inf).argmax(1)
-
-
-@njit(cache=True, fastmath={"nnan", "nsz"})  # so that the maximum of a row is found all at once
-def pull(index, action_mask, epsilon, generator):  # [M, k] float64, [M, k] bool -> [M] int64
-    """Return the legal arm of the highest index per row, ties broken at random, or with probability
-    epsilon any legal one. It has next to no branches, for nobody can foretell which arm is best:
-    twice as fast as comparing one arm after another."""
-    num_rows, num_arms = index.shape
-    chosen = np.zeros(num_rows, np.int64)
-    for i in range(num_rows):
-        explores = epsilon > 0 and generator.random() < epsilon
-        highest = -np.inf
-        for a in range(num_arms):
-            highest = max(highest, index[i, a] if action_mask[i, a] else -np.inf)
-        arm, ties = 0, 0
-        for a in range(num_arms):
-            is_highest = action_mask[i, a] & (index[i, a] == highest)
-            ties += is_highest
-            arm += a if is_highest else 0
-        if explores or ties > 1:
-            ties = 0
-            for a in range(num_arms):
-                if action_mask[i, a] and (explores or index[i, a] == highest):
-                    ties += 1
-                    if generator.random() * ties < 1:  # the k-th of equals is taken once in k
-                        arm = a
-        chosen[i] = arm
-    return chosen
-
-
-@njit(cache=True)
-def add(count, mean, action, reward, live, step_size):  # [N, k], [N, k], [N], [N], [N] bool
-    """Count a pull and move the mean of its arm, by `step_size` or, where that is 0, such that it
-    is the mean of all its rewards."""
-    for i in range(len(action)):
-        if live[i]:
-            arm = action[i]
-            count[i, arm] += 1
-            size = step_size if step_size > 0 else 1 / count[i, arm]
-            mean[i, arm] += size * (reward[i] - mean[i, arm])
 
 
 @njit(cache=True, error_model="numpy")

@@ -10,18 +10,21 @@ Python, for numba's cache does not see when a kernel of another file changes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numba import njit
 
-from rlplay.core import Agent, Array, Decision, Mistake, Range, Spec, State, Step, Trajectory
-from rlplay.model import Model
+from rlplay.chance import Chance
+from rlplay.core import Agent, Array, Mistake, Spec, State, Trajectory
 
+FORGOTTEN = 1e-12
+"""An eligibility trace below this no longer counts."""
 MAX_STATES = 1_000_000
 """Up to so many states, a table has a row for each of them; beyond, for those that were visited."""
+MAX_BYTES = 8e9
+"""How large the tables of an agent may be, all together."""
 
 
 class Learners(Agent):
@@ -38,12 +41,34 @@ class Learners(Agent):
         self.learns = learns
         # Named, so that it never repeats the random numbers of an env with the same seed.
         self.generator = np.random.default_rng([*name.encode(), seed])
+        self.chance = Chance()
         self.tables: dict[str, Array] = {}
         self.memory: dict[str, Array] = {}
 
     def learner(self, num_envs: int) -> Array:
         """Return who answers for each env, [num_envs] int64."""
         return np.arange(num_envs) % self.num_learners
+
+    def by_env(self, table: Array, num_envs: int) -> Array:
+        """Return the rows of `table` [N, ...] by env, [M, ...], as `learner` says; the table itself
+        where there are as many envs as learners."""
+        return table if num_envs == len(table) else table[self.learner(num_envs)]
+
+    def make_tables(self, name: str, tables: Mapping[str, tuple[tuple[int, ...], float]]) -> None:
+        """Make tables [N, ...] by name, of a shape [...] each and what fills it, whose type is that
+        of the table. Raises Mistake where they do not fit, all together."""
+        size = sum(
+            self.num_learners * np.prod(shape, dtype=float) * np.asarray(fill).itemsize
+            for shape, fill in tables.values()
+        )
+        if size > MAX_BYTES:
+            widest = max((shape for shape, _ in tables.values()), key=np.prod)
+            raise Mistake(
+                f"{name}'s tables of up to {' x '.join(map(str, widest))} numbers, for each of"
+                f" {self.num_learners} envs, need {size * 1e-9:.0f} GB; set env.num_envs lower"
+            )
+        for table, (shape, fill) in tables.items():
+            self.tables[table] = np.full((self.num_learners, *shape), fill)
 
     def state_dict(self) -> State:
         own = {"generator": self.generator.bit_generator.state, "num_learners": self.num_learners}
@@ -103,14 +128,11 @@ class Tabular(Learners):
         self.row_of: dict[int, int] = {}
         self.fills = {table: fill for table, (_, fill) in tables.items()}
         num_rows = self.num_states if self.enumerated else 1024
-        for table, (width, fill) in tables.items():
-            shape = (self.num_learners, num_rows, width) if width else (self.num_learners, num_rows)
-            if np.prod(shape, dtype=float) * 8 > 8e9:
-                raise Mistake(
-                    f"{name}'s table {shape} for envs, states and actions needs"
-                    f" {np.prod(shape, dtype=float) * 8e-9:.0f} GB; set env.num_envs lower"
-                )
-            self.tables[table] = np.full(shape, fill)  # whose type is that of the table
+        shapes = {
+            table: ((num_rows, width) if width else (num_rows,), fill)
+            for table, (width, fill) in tables.items()
+        }
+        self.make_tables(name, shapes)
 
     def rows(self, observation: Array, grow: bool = True) -> Array:
         """Return the row of each state [M] as int64 [M]. A state that has none is given one, or -1
@@ -162,142 +184,6 @@ class Tabular(Learners):
         self.row_of = {code: row for row, code in enumerate(state["agent"]["states"].tolist())}
 
 
-@dataclass(frozen=True)
-class Control:
-    """Settings of the agents that learn action values in tables while they play."""
-
-    name: str = ""
-    discount: Annotated[float, Range(0, 1)] = 1.0
-    """What a reward one step later is worth."""
-    step_size: Annotated[float, Range(0, 1)] = 0.1
-    """How far an estimate moves towards its target; 0 for one over the number of visits."""
-    epsilon: Annotated[float, Range(0, 1)] = 0.1
-    """Share of random actions while learning."""
-    initial_value: float = 0.0
-    """What every action is believed to be worth before it is tried."""
-
-
-class ActionValues(Tabular):
-    """Learners of what actions are worth, who play epsilon-greedily by it. Tables: `q` [N, R, A],
-    `count` [N, R, A] float64, how often each action was learned of, and `tables` of their own."""
-
-    def __init__(
-        self,
-        config: Control,
-        spec: Spec,
-        seed: int,
-        learns: bool,
-        tables: Mapping[str, tuple[int, float]] | None = None,
-    ) -> None:
-        a = spec.num_actions
-        own = {"q": (a, float(config.initial_value)), "count": (a, 0.0)}
-        super().__init__(config.name, spec, seed, learns, {**own, **(tables or {})})
-        self.settings = config
-
-    def act(self, step: Step, explore: bool = True) -> Decision:
-        """Take the best legal action, ties broken at random, or with probability epsilon any legal
-        one. Without `explore`: always the first of the best."""
-        q_values = self.known("q", step.observation)
-        if explore:
-            action = choose(q_values, step.action_mask, self.settings.epsilon, self.generator)
-        else:
-            action = np.where(step.action_mask, q_values, -np.inf).argmax(1)
-        return Decision(action, {"q_values": q_values})
-
-    def expected(self, t: Transition, epsilon: float) -> Array:
-        """Return what each learner expects of where it came to, [N] float64, if it acts
-        epsilon-greedily there."""
-        return expected(self.tables["q"], t.next_state, t.next_mask, epsilon)
-
-    def move(self, state: Array, action: Array, target: Array, live: Array) -> float:
-        """Move what action [N] in state [N] is worth towards its target [N] float64, where `live`
-        [N] bool; return the mean size of the errors."""
-        q, count = (self.tables[name].reshape(self.num_learners, -1) for name in ("q", "count"))
-        entry = state * self.num_actions + action
-        return move(q, count, entry, target, live, self.settings.step_size)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Settings of the agents that learn what states are worth under a given policy."""
-
-    name: str = ""
-    policy: str = "uniform"
-    """The policy to evaluate: uniform, optimal (where the world has a model), one that goes with
-    the world, such as Blackjack's stick_on_20, or a .npy file of probabilities [S, A]."""
-    discount: Annotated[float, Range(0, 1)] = 1.0
-    """What a reward one step later is worth."""
-    initial_value: float = 0.0
-    """What every state is believed to be worth before it is visited."""
-
-
-class StateValues(Tabular):
-    """Learners of what states are worth under a policy, which they follow. Tables: `value` [N, R]
-    and `count` [N, R] float64, how often each state was learned of."""
-
-    def __init__(self, config: Prediction, spec: Spec, seed: int, learns: bool) -> None:
-        tables = {"value": (0, float(config.initial_value)), "count": (0, 0.0)}
-        super().__init__(config.name, spec, seed, learns, tables)
-        from rlplay import planning  # slow to import, and control does without
-
-        self.settings = config
-        self.policy: Array | None = None  # [S, A]; uniform needs no table
-        if config.policy != "uniform":
-            self.policy = planning.policy_of(spec, config.policy, config.discount)
-        self.exact: Array | None = None  # [S] float64, the true values where a model gives them
-        if isinstance(spec.model, Model) and learns:
-            model, policy = spec.model, self.policy
-            if policy is None:
-                policy = planning.equal_chances(model.action_mask)
-            self.exact = planning.policy_values(model, policy, config.discount)
-            self.visited = np.flatnonzero(visited(model, policy))  # by the policy, sooner or later
-        self.rehearsal: np.random.Generator | None = None
-
-    def probabilities(self, step: Step) -> Array:
-        """Return how likely the evaluated policy takes each action, [M, A] float64: as its table
-        says of the legal ones, and any legal one where it says nothing of them."""
-        mask = step.action_mask.astype(np.float64)
-        if self.policy is None:
-            return mask / mask.sum(1, keepdims=True)
-        policy = mask * self.policy[step.observation]
-        policy = np.where(policy.any(1, keepdims=True), policy, mask)
-        return policy / policy.sum(1, keepdims=True)
-
-    def act(self, step: Step, explore: bool = True) -> Decision:
-        """Follow the policy; it is the same with and without `explore`."""
-        policy = self.probabilities(step)
-        action = draw(policy, self.randomness(explore))
-        return Decision(action, {"value": self.known("value", step.observation), "policy": policy})
-
-    def randomness(self, explore: bool) -> np.random.Generator:
-        """Return where to draw actions from: without `explore`, from random numbers that are the
-        same in every evaluation, so that it leaves no trace in what is learned afterwards."""
-        if explore:
-            self.rehearsal = None
-            return self.generator
-        self.rehearsal = self.rehearsal or np.random.default_rng([*b"rehearsal"])
-        return self.rehearsal
-
-    def error(self, over: Array) -> dict[str, float | Array]:
-        """Return the root mean squared error of each learner, [N] float64, over the states that the
-        policy visits, where the true values are known; in large worlds only where an episode was
-        just `over`, for it takes a look at every state."""
-        if self.exact is None or (self.num_learners * len(self.visited) > 1e5 and not over.any()):
-            return {}
-        return {"train/rms_error": rms_error(self.tables["value"], self.exact, self.visited)}
-
-
-def visited(model: Model, policy: Array) -> Array:  # [S, A] -> [S] bool
-    """Return the states where the policy ever decides, from the start of a model's episodes."""
-    state = model.pair // model.num_actions  # [K] of each transition
-    taken = (policy.reshape(-1)[model.pair] > 0) & (model.continuing > 0)
-    reached, num_before = model.start > 0, 0
-    while reached.sum() > num_before:
-        num_before = reached.sum()
-        reached[model.next_state[taken & reached[state]]] = True
-    return reached & ~model.terminal
-
-
 def remember(memory: dict[str, Array], live: Array, **now: Array) -> None:
     """Append one entry for every `live` [N] learner: `now` [N, ...] by name goes to memory[name]
     [N, L, ...] at `length` [N], and L doubles when it is full."""
@@ -317,25 +203,40 @@ def make_room(memory: dict[str, Array]) -> None:
             memory[name] = np.concatenate([array, np.zeros_like(array)], axis=1)
 
 
-@njit(cache=True)
-def choose(index, action_mask, epsilon, generator):  # [M, A] float64, [M, A] bool -> [M] int64
-    """Return the legal action of the highest index per row, ties broken at random, or with
-    probability epsilon any legal one."""
-    num_rows, num_actions = index.shape
+def best(value: Array, action_mask: Array) -> Array:  # [M, A], [M, A] bool -> [M] int64
+    """Return the legal action of the highest value, the first of equals."""
+    return np.where(action_mask, value, -np.inf).argmax(1)
+
+
+@njit(cache=True, fastmath={"nnan", "nsz"})  # so that the maximum of a row is found all at once
+def choose(value, action_mask, epsilon, generator):  # [M, A] float64, [M, A] bool -> [M] int64
+    """Return the legal action of the highest value per row, ties broken at random, or with
+    probability epsilon any legal one. It has next to no branches, for nobody can foretell which
+    action is best: twice as fast as comparing one after another. Where values are not numbers the
+    choice means nothing, but it is legal."""
+    num_rows, num_actions = value.shape
     chosen = np.zeros(num_rows, np.int64)
     for i in range(num_rows):
         explores = epsilon > 0 and generator.random() < epsilon
-        best, ties = -np.inf, 0
+        highest = -np.inf
         for a in range(num_actions):
-            if not action_mask[i, a]:
-                continue
-            value = 0.0 if explores else index[i, a]
-            if ties == 0 or value > best:
-                best, ties, chosen[i] = value, 1, a
-            elif value == best:
-                ties += 1
-                if generator.random() * ties < 1:  # the k-th of equals is taken once in k
-                    chosen[i] = a
+            highest = max(highest, value[i, a] if action_mask[i, a] else -np.inf)
+        action, ties = 0, 0
+        for a in range(num_actions):
+            is_highest = action_mask[i, a] & (value[i, a] == highest)
+            ties += is_highest
+            action += a if is_highest else 0
+        if explores or ties != 1:
+            action, ties, legal = -1, 0, 0
+            for a in range(num_actions):
+                if action_mask[i, a]:
+                    legal = a
+                    if explores or value[i, a] == highest:
+                        ties += 1
+                        if generator.random() * ties < 1:  # the k-th of equals is taken once in k
+                            action = a
+            action = action if action >= 0 else legal  # none is the highest of what is no number
+        chosen[i] = action
     return chosen
 
 
@@ -405,14 +306,27 @@ def move(table, count, entry, target, live, step_size):  # [N, E], [N, E], [N], 
 
 
 @njit(cache=True)
-def rms_error(value, exact, states):  # [N, S], [S], [Z] int64 -> [N] float64
-    """Return each learner's root mean squared error over some states."""
-    error = np.zeros(len(value))
-    for i in range(len(value)):
-        for s in states:
-            error[i] += (value[i, s] - exact[s]) ** 2
-        error[i] = np.sqrt(error[i] / max(len(states), 1))
-    return error
+def learn_from_episodes(
+    table, count, entry, reward, discount, length, over, last_value, first_visit, step_size
+):
+    """Move entries towards the returns that followed in the episodes that are over: table, count
+    [N, E]; entry int64, reward, discount [N, L]; length int64, over bool and last_value [N], which
+    is what is expected of where the episode was cut short."""
+    for i in np.flatnonzero(over):
+        returns = np.empty(length[i])
+        g = last_value[i]
+        for t in range(length[i] - 1, -1, -1):
+            g = reward[i, t] + discount[i, t] * g
+            returns[t] = g
+        seen = np.zeros(table.shape[1], np.bool_)
+        for t in range(length[i]):
+            e = entry[i, t]
+            if first_visit and seen[e]:
+                continue
+            seen[e] = True
+            count[i, e] += 1
+            size = step_size if step_size > 0 else 1 / count[i, e]
+            table[i, e] += size * (returns[t] - table[i, e])
 
 
 def space_in_words(spec: Spec) -> str:

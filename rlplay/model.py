@@ -116,7 +116,8 @@ class Model:
         start: Array | None = None,
     ) -> Model:
         """Build a model from arrays [S, A, K'] of up to K' successors for each state and action;
-        those of probability 0 are dropped, and an action without any is illegal.
+        those of probability 0 are dropped, and an action without any is illegal. For users who
+        have their world in arrays: `of` is for one written down transition by transition.
 
         `reward` is [S, A, K'] or [S, A]; by default nothing is terminated and every state is as
         likely to be the first. Arrays of the right type are taken over and not copied. Raises
@@ -168,7 +169,8 @@ class Model:
 
     @cached_property
     def expected_reward(self) -> Array:
-        """[S, A] float64, the mean of what each action earns; 0 where it is illegal."""
+        """[S, A] float64, the mean of what each action earns; 0 where it is illegal. For users:
+        solvers work it out for themselves, many times as fast (see sweeps.py)."""
         pairs = self.num_states * self.num_actions
         earned = np.bincount(self.pair, self.probability * self.reward, pairs)
         return earned.reshape(self.num_states, self.num_actions)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from rlplay.core import Agent, Decision, Mistake, Range, Spec, State, Step, Trajectory
+from rlplay.core import Agent, Array, Decision, Mistake, Range, Spec, State, Step, Trajectory
 from rlplay.model import Model
 from rlplay.planning import Solver
 from rlplay.sweeps import Representation, Tables
@@ -28,7 +28,7 @@ class Planning:
     """Whether probabilities are kept as a list of what can happen (sparse) or as a full matrix
     (dense); auto takes the matrix where it is small and well filled."""
     sweeps_per_step: Annotated[int, Range(1)] = 1
-    """Sweeps for each step that is played."""
+    """Sweeps for each moment of play, however many envs play side by side."""
 
 
 class Planner(Agent):
@@ -53,19 +53,27 @@ class Planner(Agent):
 
     def look(self) -> None:
         """Work out what acting needs: finite action values [S, A] and actions [S] int64."""
+        self.q_values, self.policy = self.finite_values(), self.solver.policy()
+
+    def finite_values(self) -> Array:
+        """Return what each action is worth by the plan so far, [S, A] float64: where it is illegal,
+        as much as the worst legal one, and 0 in terminal states."""
         q_values = self.tables.action_values(self.solver.values, self.config.discount)
         least = np.where(self.tables.legal, q_values, np.inf).min(1, keepdims=True)
         least[self.tables.terminal] = 0
-        self.q_values = np.where(self.tables.legal, q_values, least)
-        self.policy = self.solver.policy()
+        return np.where(self.tables.legal, q_values, least)
+
+    def notes(self, step: Step) -> dict[str, Array]:
+        """Return what the plan says of the states of a step."""
+        state = step.observation
+        return {"q_values": self.q_values[state], "value": self.solver.values[state]}
 
     def act(self, step: Step, explore: bool = True) -> Decision:
         state, mask = step.observation, step.action_mask
         action = self.policy[state]
         illegal = ~mask[np.arange(len(state)), action]  # where an episode has just ended
         action[illegal] = mask[illegal].argmax(1)
-        notes = {"q_values": self.q_values[state], "value": self.solver.values[state]}
-        return Decision(action, notes)
+        return Decision(action, self.notes(step))
 
     def learn(self, trajectory: Trajectory) -> dict[str, float]:
         for _ in range(self.config.sweeps_per_step):

@@ -49,18 +49,6 @@ def policy_values(model: Model, policy: Array, discount: float) -> Array:
     return solve_linear(tables.under(checked(policy, tables.legal, "the policy")), discount).values
 
 
-def action_values(model: Model, values: Array, discount: float) -> Array:
-    """Return what each action is worth where `values` [S] follow: [S, A] float64, -inf where it is
-    illegal."""
-    return Tables.of(model).action_values(np.asarray(values, np.float64), discount)
-
-
-def greedy(model: Model, values: Array, discount: float) -> Array:
-    """Return the first of the best actions, [S] int64, 0 in terminal states; with discount 1, of
-    equally good ones those by which episodes end (see Tables.greedy)."""
-    return Tables.of(model).greedy(np.asarray(values, np.float64), discount)
-
-
 def optimal(model: Model, discount: float, error: float = 1e-9) -> Plan:
     """Solve a model, whatever its size. Raises Mistake where its values are infinite."""
     tables = Tables.of(model, "auto")
@@ -104,7 +92,8 @@ def solve_linear(chain: Tables, discount: float) -> Solution:
                 break
             step, failed = np.zeros(0), 1
             if factors is None and size > DIRECT:
-                step, failed = bicgstab(matrix, left, rtol=1e-8, maxiter=500)
+                with np.errstate(all="ignore"):  # where it does not get there, numbers may overflow
+                    step, failed = bicgstab(matrix, left, rtol=1e-8, maxiter=500)
             if failed:
                 factors = factors or splu(csc_matrix(matrix))
                 step = factors.solve(left)
@@ -151,7 +140,11 @@ class Solver:
         return self.tables.greedy(self.values, self.discount)
 
     def solve(self, error: float = 1e-8, max_sweeps: int = 1_000_000) -> Plan:
-        """Sweep until the error is certainly no larger. Raises Mistake where that cannot be."""
+        """Sweep until the error is certainly no larger. Raises Mistake where that cannot be.
+
+        With discount 1 it is enough to find the best policy: its values are solved for, and no
+        sweep makes them any better. The plan's `error_bound` then says how far rounding may have
+        moved them, which can be more than `error` where episodes are long."""
         while self.error_bound > error and self.optimum is None:
             at_float_limit = self.error_bound <= 2 * self.float_limit()
             if self.settled or self.sweeps >= max_sweeps or at_float_limit:
@@ -227,7 +220,6 @@ class ValueIteration(Solver):
     def __init__(self, tables: Tables, discount: float, order: Order = "synchronous") -> None:
         super().__init__(tables, discount)
         self.order = order
-        self.backups = 0
         self.span = math.inf  # below which Gauss-Seidel next moves all values
         self.priority = np.zeros(0)
         if order == "prioritized":
@@ -239,11 +231,10 @@ class ValueIteration(Solver):
         if self.order == "prioritized":
             floor = np.finfo(float).eps * largest(self.values)
             last, values = (self.priority, floor, len(self.values)), self.values
-            self.backups += prioritized(tables.rows, tables.predecessors, discount, values, *last)
+            prioritized(tables.rows, tables.predecessors, discount, values, *last)
             high = float(self.priority.max())
             low, beyond, moves = -high, 1 / (1 - discount or 1), False
         else:
-            self.backups += len(self.values)
             beyond, moves = discount / (1 - discount or 1), self.order == "synchronous"
             if moves:
                 self.values, _, low, high = tables.sweep(self.values, discount)
@@ -262,13 +253,13 @@ class ValueIteration(Solver):
     def state_dict(self) -> State:
         state = super().state_dict()
         arrays = {**state["weights"], "priority": self.priority}
-        own = {**state["agent"], "backups": self.backups, "span": self.span}
+        own = {**state["agent"], "span": self.span}
         return {"weights": arrays, "agent": own}
 
     def load_state_dict(self, state: State) -> None:
         super().load_state_dict(state)
         self.priority = np.array(state["weights"]["priority"])
-        self.backups, self.span = state["agent"]["backups"], state["agent"]["span"]
+        self.span = state["agent"]["span"]
 
 
 class PolicyIteration(Solver):

@@ -8,7 +8,7 @@ evaluator is, a network, random play or an exact solver, the search does not kno
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
@@ -58,7 +58,8 @@ class Config:
     c_visit: Annotated[float, Range(0)] = 50.0
     """Gumbel trusts values as if each move had been visited so often already."""
     c_scale: Annotated[float, Range(0)] = 1.0
-    """Weight of values beside logits in gumbel."""
+    """Weight of values beside logits in gumbel. The paper took 1 in Go and chess, 0.1 for Atari; with
+    a high one, moves that look bad at first are hardly looked at again."""
     reuse: bool = False
     """Go on with the part of the last tree below the board that was reached; not for gumbel."""
 
@@ -97,34 +98,17 @@ class Search:
         with `explore`, with noise at the root. Without simulations, policy and value are the
         evaluator's own. Raises Mistake where the trees do not fit in memory and ValueError where
         the evaluator returned what is not a number."""
-        waves = self.waves(state, num_simulations, explore)
-        try:
-            leaf = next(waves)
-            while True:
-                leaf = waves.send(self.evaluator(leaf))
-        except StopIteration as end:
-            return end.value
-
-    def waves(
-        self, state: Array, num_simulations: int | None = None, explore: bool = False
-    ) -> Generator[Array, tuple[Array, Array], Searched]:
-        """The same, for those who evaluate themselves: it yields boards [N], wants to be sent what
-        an evaluator returns, and returns what it found. So the searches of two `Search` can take
-        turns, one growing its trees while a device evaluates the boards of the other."""
         count = self.config.num_simulations if num_simulations is None else num_simulations
         if state.dtype != self.game.dtype:
             raise ValueError(f"boards of {self.game.name} are {self.game.dtype}, not {state.dtype}")
-        tree = self.plant(np.ascontiguousarray(state), count)
-        root = np.where(tree.size == 0, trees.NO_PARENT, trees.NO_LEAF).astype(np.int32)
-        if (tree.size == 0).any():
-            self.grow(tree, root, np.zeros(len(state), np.int64), state, *(yield state))
+        state = np.ascontiguousarray(state)
+        tree = self.plant(state, count)
         prior, considered = self.root(tree, explore), self.considered(tree, count)
         parent, action = np.empty(len(state), np.int32), np.empty(len(state), np.int64)
         board = np.empty(len(state), self.game.dtype)
         for visits in considered:
             trees.select(*tree[:3], prior, visits, self.rule, parent, action, as_bytes(board))
-            leaf = self.game.play(board, action)
-            self.grow(tree, parent, action, leaf, *(yield leaf))
+            self.grow(tree, parent, action, self.game.play(board, action))
         return self.look(tree, prior, count)
 
     def choose(self, searched: Searched, ply: Array | int, explore: bool) -> Array:
@@ -156,40 +140,51 @@ class Search:
             self.tree = trees.Tree(**{name: np.array(a) for name, a in state["tree"].items()})
 
     def plant(self, state: Array, num_simulations: int) -> trees.Tree:
-        """Return trees with room for all simulations, empty or with boards of `state` [N] as roots,
-        in the memory of the last ones where that is large enough."""
-        num_games, tree = len(state), self.tree
+        """Return trees with the boards `state` [N] as roots and room for all simulations, in the
+        memory of the last ones where that is large enough."""
+        tree, num_kept, num_games = self.tree, 0, len(state)
         if tree is not None and len(tree.size) != num_games:
             tree = None
         elif tree is not None and self.config.reuse:
             trees.keep(*tree, as_bytes(state))
+            num_kept = int(tree.size.max())
         elif tree is not None:
             tree.size[:] = 0
-        num_kept = 0 if tree is None else int(tree.size.max())
         num_nodes = max(num_kept, 1) + num_simulations
         if tree is None or tree.nodes.shape[1] < num_nodes:
-            old, num_bytes = tree, self.game.dtype.itemsize
-            tree = trees.empty(num_games, num_nodes, self.game.num_actions, num_bytes)
-            if old is not None:
-                for new, kept in zip(tree[:3], old[:3], strict=True):
-                    new[:, :num_kept] = kept[:, :num_kept]
-                tree.size[:] = old.size
+            tree = self.room(num_games, num_nodes, tree, num_kept)
         self.tree = tree
+        if (fresh := tree.size == 0).any():
+            parent = np.where(fresh, trees.NO_PARENT, trees.NO_LEAF).astype(np.int32)
+            self.grow(tree, parent, np.zeros(num_games, np.int64), state)
         return tree
 
-    def grow(
-        self,
-        tree: trees.Tree,
-        parent: Array,
-        action: Array,
-        leaf: Array,
-        logits: Array,
-        value: Array,
-    ) -> None:
-        """Hang the boards `leaf` [N] into the trees."""
+    def room(
+        self, num_games: int, num_nodes: int, old: trees.Tree | None, num_kept: int
+    ) -> trees.Tree:
+        """Return trees with room for so many nodes and the first nodes of the old ones in them.
+        Raises Mistake where they do not fit in memory."""
+        num_actions, num_bytes = self.game.num_actions, self.game.dtype.itemsize
+        num_bytes_per_node = trees.NODE.itemsize + num_actions * trees.EDGE.itemsize + num_bytes
+        if (size := num_games * num_nodes * num_bytes_per_node) > MAX_BYTES:
+            raise Mistake(
+                f"{num_games} search trees of {num_nodes} boards of {self.game.name} need"
+                f" {size * 1e-9:.0f} GB; set num_simulations lower, or play fewer games at once"
+            )
+        tree = trees.empty(num_games, num_nodes, num_actions, num_bytes)
+        if old is not None:
+            for new, kept in zip(tree[:3], old[:3], strict=True):
+                new[:, :num_kept] = kept[:, :num_kept]
+            tree.size[:] = old.size
+        return tree
+
+    def grow(self, tree: trees.Tree, parent: Array, action: Array, leaf: Array) -> None:
+        """Evaluate the boards `leaf` [N] and hang them into the trees."""
         game = self.game
-        seen = (game.over(leaf), game.score(leaf), game.player(leaf), game.action_mask(leaf))
-        trees.grow(*tree, parent, action, as_bytes(leaf), *seen, logits, value)
+        logits, value = self.evaluator(leaf)
+        over, score, player = game.over(leaf), game.score(leaf), game.player(leaf)
+        seen = (over, score, player, game.action_mask(leaf), logits, value)
+        trees.grow(*tree, parent, action, as_bytes(leaf), *seen)
 
     def root(self, tree: trees.Tree, explore: bool) -> Array:
         """Return what `select` takes in place of the priors of the roots, [N, A]."""
@@ -225,7 +220,7 @@ class Search:
         if not np.isfinite(node["value"]).all():
             raise ValueError("the evaluator returned logits or values that are not numbers")
         side = np.where(node["player"] == 0, 1, -1).astype(np.float32)
-        value = side * node["value"] / node["visits"]
+        value = (side * node["value"] / node["visits"]).astype(np.float32)
         visits, prior = np.ascontiguousarray(edges["visits"]), edges["prior"]
         legal = edges["child"] != trees.ILLEGAL
         q_values = np.where(legal, value[:, None], np.float32(-1))

@@ -310,7 +310,7 @@ def mix(rows, policy):
 @njit(cache=True)
 def prioritized(rows, predecessors, discount, values, priority, floor, num_backups):
     """Back up the state of the highest priority, up to `num_backups` times or until none is above
-    `floor`; return how often.
+    `floor`.
 
     `priority` [S] bounds how far each state is from its backup: a change raises it for all that
     lead there. Of equals the first state comes first, so that the order is a function of it."""
@@ -318,10 +318,10 @@ def prioritized(rows, predecessors, discount, values, priority, floor, num_backu
     heap, place = np.arange(len(values)), np.arange(len(values))
     for i in range(len(heap) // 2 - 1, -1, -1):
         sink(heap, place, priority, i)
-    for done in range(num_backups):
+    for _ in range(num_backups):
         s = heap[0]
         if priority[s] <= floor:
-            return done
+            return
         value, _ = backup(s, rows, discount, values)
         change = abs(value - values[s])
         values[s], priority[s] = value, 0.0
@@ -338,7 +338,6 @@ def prioritized(rows, predecessors, discount, values, priority, floor, num_backu
                 most = max(most, total)
             priority[before] += discount * most * change
             rise(heap, place, priority, place[before])
-    return num_backups
 
 
 @njit(cache=True)

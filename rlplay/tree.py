@@ -7,6 +7,9 @@ to all nodes on the way. Kernels know neither rules nor networks: boards are byt
 Every value in a tree is from the side of player 0, and each node knows who moves there; so nothing
 has to be negated from ply to ply, and a player who moves twice, as after a pass, is no exception.
 
+One thread grows all N trees: more were tried, and gain little where a network takes the time, and
+lose much where another program wants the cores. Other threads go on meanwhile.
+
 Shape letters: N games, M nodes, A actions, B bytes in a board.
 """
 
@@ -15,7 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from rlplay.core import Array
 
@@ -76,7 +79,7 @@ def empty(num_games: int, num_nodes: int, num_actions: int, num_bytes: int) -> T
     )
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def select(nodes, edges, boards, root, considered, rule, parent, action, board):
     """Find for each game the edge to follow out of its tree: a node [N] and an action [N] there,
     and copy that node's board [N, B]. A finished game, at the root or below, is found again.
@@ -84,7 +87,7 @@ def select(nodes, edges, boards, root, considered, rule, parent, action, board):
     `root` [N, A] takes the place of the priors at the root: with noise for PUCT, or logits plus
     Gumbel noise, -inf where illegal; `considered` [N] are the visits of the root's moves to choose
     among by Gumbel search."""
-    for i in prange(len(nodes)):
+    for i in range(len(nodes)):
         node, move = descend(nodes[i], edges[i], root[i], considered[i], rule)
         parent[i], action[i] = node, move
         for b in range(board.shape[1]):
@@ -221,14 +224,14 @@ def worth(edge, side, untried):
     return side * edge.value / edge.visits if edge.visits > 0 else untried
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def grow(
     nodes, edges, boards, size, parent, action, leaf, over, score, player, mask, logits, value
 ):
     """Hang a leaf into each tree and back its worth up: the board `leaf` [N, B], reached by
     `action` [N] from the node `parent` [N] (NO_PARENT: it is the root; NO_LEAF: nothing to do),
     with what the game and the evaluator say of it."""
-    for i in prange(len(nodes)):
+    for i in range(len(nodes)):
         if parent[i] == NO_LEAF:
             continue
         if parent[i] >= 0:

@@ -652,19 +652,6 @@ def test_illegal_arms_are_never_pulled_and_notes_stay_finite(name, explore):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_playing_as_well_as_it_knows_changes_nothing(name):
-    agent = learned(name)
-    before = frozen(agent)
-    env = Masked(name, 3)
-    actions = [
-        m.decision.action for m in itertools.islice(play(env, agent, env.reset(1), False), 9)
-    ]
-    assert frozen(agent) == before
-    again = [m.decision.action for m in itertools.islice(play(env, agent, env.reset(1), False), 9)]
-    assert np.array_equal(actions, again)
-
-
-@pytest.mark.parametrize("name", ALL)
 def test_learner_i_modulo_n_answers_for_env_i(name):
     agent = learned(name)
     x = np.random.default_rng(0).normal(size=(3, 3)) if name in LINEAR else np.zeros(3, np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 from typing import Any
@@ -214,6 +215,15 @@ def test_agent_that_only_plays_takes_over_what_another_learned(name, world):
     _, player = make(name, world, seed=5, learns=False)
     player.load_state_dict({k: v for k, v in agent.state_dict().items() if k != "replay"})
     assert chosen(env, agent, explore=False) == chosen(env, player, explore=False)
+
+
+def test_acting_without_exploring_changes_nothing_that_is_saved(name, world):
+    """So that a run goes on the same, however often it was evaluated or drawn on the way."""
+    env, agent = make(name, world)
+    learned(env, agent)
+    before = plain(copy.deepcopy(dict(agent.state_dict())))
+    chosen(WORLDS[world](2), agent, explore=False)
+    assert plain(dict(agent.state_dict())) == before
 
 
 def test_world_that_starts_anew_is_no_trouble(name, world):

@@ -12,7 +12,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from agents.uniform import Uniform
-from rlplay import checkpoint, config, learners, planning
+from rlplay import checkpoint, config, learners, planning, values
 from rlplay.core import Agent, Array, Decision, Env, Mistake, Spec, Step, Trajectory
 from rlplay.markov import MarkovEnv
 from rlplay.model import Model
@@ -113,27 +113,6 @@ def test_resumed_learner_is_bitwise_the_same(name, settings, tmp_path):
         left, right = agent.learn(collect(moments, 1)), other.learn(collect(others, 1))
         assert plain(left) == plain(right)
     assert plain(agent.state_dict()) == plain(other.state_dict())
-
-
-@every_agent
-def test_playing_without_exploring_changes_nothing_and_is_the_same_every_time(name, settings):
-    env, agent = world(), make(name, settings, world().spec)
-    lived(env, agent, 40)
-    before, watched_actions = plain(agent.state_dict()), []
-    for num_envs in (5, 5):
-        other, actions = world(num_envs), []
-        step = other.reset(1)
-        for _ in range(20):
-            decision = agent.act(step, explore=False)
-            actions.append(decision.action.tolist())
-            step = other.step(decision.action)
-        watched_actions.append(actions)
-        assert plain(agent.state_dict()) == before
-        agent.act(env.step_now)  # learning goes on
-        agent.load_state_dict(agent.state_dict())
-        before = plain(agent.state_dict())
-    assert watched_actions[0] == watched_actions[1]
-    assert len(np.unique(watched_actions[0])) > 1
 
 
 class Coins:
@@ -299,7 +278,59 @@ def test_unknown_policy_is_one_sentence(name):
         make(name, {"policy": "optimall"}, world().spec)
 
 
+@every_agent
+def test_tables_are_weighed_together_before_any_is_made(name, settings, monkeypatch):
+    """Each of them fits; together they do not."""
+    settings = {**settings, "policy": "uniform"} if "policy" in settings else settings
+    spec = world().spec
+    sizes = [table.nbytes for table in make(name, settings, spec).tables.values()]
+    monkeypatch.setattr(learners, "MAX_BYTES", sum(sizes))
+    make(name, settings, spec)
+    monkeypatch.setattr(learners, "MAX_BYTES", sum(sizes) - 1)
+    assert max(sizes) < sum(sizes) - 1
+    monkeypatch.setattr(np, "full", None)
+    with pytest.raises(Mistake, match=r"tables .* need 0 GB; set env\.num_envs lower"):
+        make(name, settings, spec)
+
+
+def test_dyna_q_says_the_sum_of_its_tables():
+    with pytest.raises(Mistake, match="need 41 GB"):
+        make("dyna_q", {}, Spec(200, Discrete(10**6), Discrete(4)))
+
+
 # Laws of prediction.
+
+
+def test_no_error_is_told_where_tables_have_rows_for_visited_states_only(monkeypatch):
+    monkeypatch.setattr(learners, "MAX_STATES", 6)
+    env = world()
+    agent = make("td0", {"discount": 0.9}, env.spec)
+    assert not agent.enumerated
+    for trajectory in watched(env, 40):
+        assert agent.learn(trajectory).keys() == {"train/td_error"}
+
+
+def test_no_large_world_is_solved_for_the_sake_of_a_metric(monkeypatch):
+    agent = make("td0", {"discount": 0.9}, world().spec)
+    assert "train/rms_error" in agent.learn(watched(world(), 1)[0])
+    monkeypatch.setattr(planning, "DIRECT", 6)
+    monkeypatch.setattr(planning, "policy_values", None)
+    agent = make("td0", {"discount": 0.9}, world().spec)
+    assert "train/rms_error" not in agent.learn(watched(world(), 1)[0])
+
+
+@pytest.mark.parametrize("name", PREDICTION)
+def test_policy_without_exact_values_is_learned_of_all_the_same(name):
+    """Undiscounted, and no episode ever ends but by being cut short."""
+    rows = [(s, a, (s + 1 + a) % 3, 1.0, 1.0, False) for s in range(3) for a in range(2)]
+    env = MarkovEnv(Model.of(3, 2, rows, np.ones(3) / 3), 2, max_steps=5)
+    agent = make(name, {"policy": "uniform"}, env.spec)
+    with pytest.raises(Mistake, match="never ends"):
+        planning.policy_values(env.spec.model, np.full((3, 2), 0.5), 1.0)
+    lived(env, agent, 40)
+    assert (agent.tables["value"] > 0).all()
+    for trajectory in lived(env, agent, 5):
+        assert "train/rms_error" not in agent.learn(trajectory)
 
 
 def test_rms_error_is_over_the_states_that_the_policy_visits():
@@ -326,8 +357,8 @@ def test_rms_error_is_over_fewer_states_where_the_policy_visits_fewer():
         np.array([1.0, 0, 0, 0]),
     )
     policy = np.array([[1.0, 0], [1, 0], [1, 0], [0, 0]])
-    assert learners.visited(model, policy).tolist() == [True, True, False, False]
-    assert learners.visited(model, np.full((4, 2), 0.5)).tolist() == [True, True, True, False]
+    assert values.visited(model, policy).tolist() == [True, True, False, False]
+    assert values.visited(model, np.full((4, 2), 0.5)).tolist() == [True, True, True, False]
 
 
 def test_policy_from_a_file_is_played(tmp_path):
@@ -369,6 +400,23 @@ def test_choice_is_as_likely_as_soft_says_and_legal():
         counts = np.bincount(learners.choose(q_values, mask, epsilon, random), minlength=5)
         assert np.allclose(counts / 1e5, policy, atol=4 * np.sqrt(0.25 / 1e5))
         assert counts[2] == 0
+
+
+@pytest.mark.parametrize("num_actions", [2, 5, 16, 33])
+def test_choice_is_legal_even_where_values_are_not_numbers(num_actions):
+    random = np.random.default_rng(0)
+    shape = (5000, num_actions)
+    mask = random.random(shape) < 0.3
+    mask[np.arange(5000), random.integers(num_actions, size=5000)] = True
+    value = random.normal(size=shape)
+    some = np.where(random.random(shape) < 0.5, np.nan, value)
+    for rows in (value, some, np.full(shape, np.nan), np.full(shape, -np.inf), value.round()):
+        for epsilon in (0.0, 0.5):
+            action = learners.choose(rows, mask, epsilon, random)
+            assert ((action >= 0) & (action < num_actions)).all()
+            assert mask[np.arange(5000), action].all()
+    greedy = learners.choose(value, mask, 0.0, random)
+    assert np.array_equal(greedy, learners.best(value, mask))
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -15,12 +16,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from agents import policy_evaluation, policy_iteration, value_iteration
-from envs import gridworld
+from envs import gridworld, random_walk
 from envs import gymnasium as worlds
-from rlplay import checkpoint, config, planning, sweeps
+from rlplay import checkpoint, config, maps, planning, sweeps
 from rlplay.core import Mistake, Spec, Step
 from rlplay.model import Model
-from rlplay.planning import PolicyIteration, ValueIteration, greedy, policy_of, policy_values
+from rlplay.planning import PolicyIteration, ValueIteration, policy_of, policy_values
 from rlplay.play import collect, play
 from rlplay.sweeps import Tables
 
@@ -160,7 +161,6 @@ def test_action_values_equal_the_definition():
             q_values = Tables.of(model, representation).action_values(values, 0.9)
             assert np.array_equal(np.isfinite(q_values), model.action_mask)
             assert np.allclose(q_values, plain, rtol=0, atol=1e-12)
-        assert np.allclose(planning.action_values(model, values, 0.9), plain, rtol=0, atol=1e-12)
 
 
 def test_a_sweep_equals_the_definition():
@@ -289,11 +289,11 @@ def test_greedy_without_discount_reaches_the_goal_where_waiting_is_as_good():
     )
     model = lake.make().spec.model
     values = best(model, 1.0)
-    policy = greedy(model, values, 1.0)
+    policy = Tables.of(model).greedy(values, 1.0)
     one_hot = np.eye(4)[policy] * model.action_mask
     assert policy_values(model, one_hot, 1.0) == pytest.approx(values, abs=1e-12)
     # Negative control: the first of the best stands still.
-    first = planning.action_values(model, values, 1.0).argmax(1)
+    first = Tables.of(model).action_values(values, 1.0).argmax(1)
     assert first[0] == 0
     with pytest.raises(Mistake, match="never ends"):
         policy_values(model, np.eye(4)[first] * model.action_mask, 1.0)
@@ -307,19 +307,19 @@ def test_greedy_takes_the_first_of_equals_and_0_where_it_is_over():
     rows = [(0, a, 1, 1.0, r, False) for a, r in enumerate([1.0, 2.0, 2.0 + 1e-14])]
     model = Model.of(2, 3, rows, np.array([1.0, 0.0]))
     for discount in (0.9, 1.0):
-        assert greedy(model, np.zeros(2), discount).tolist() == [1, 0]
+        assert Tables.of(model).greedy(np.zeros(2), discount).tolist() == [1, 0]
 
 
 def test_prioritized_sweeping_needs_fewer_backups_on_a_maze():
+    """None of its sweeps has more backups than states."""
     maze = gridworld.Config(map="maze", step_reward=0.0, goal_reward=1.0).make().spec.model
-    backups = {}
+    sweeps = {}
     for order in ORDERS:
-        solver = ValueIteration(Tables.of(maze), 0.95, order)
-        plan = solver.solve(1e-9)
+        plan = ValueIteration(Tables.of(maze), 0.95, order).solve(1e-9)
         assert plan.values == pytest.approx(best(maze, 0.95), abs=1e-9)
-        backups[order] = solver.backups
-    assert backups["prioritized"] < backups["gauss_seidel"] < backups["synchronous"]
-    assert backups["prioritized"] < backups["synchronous"] / 5
+        sweeps[order] = plan.sweeps
+    assert sweeps["prioritized"] < sweeps["gauss_seidel"] < sweeps["synchronous"]
+    assert sweeps["prioritized"] < sweeps["synchronous"] / 5
 
 
 def test_priorities_bound_how_far_values_are_from_their_backups():
@@ -445,6 +445,16 @@ def test_what_cannot_be_solved_is_a_mistake():
         ValueIteration(endless, 0.99).solve(1e-6, max_sweeps=3)
 
 
+def test_best_undiscounted_plan_says_how_exact_it_is_where_that_is_less_than_asked():
+    """On a walk whose direction one may choose, every state is worth 1."""
+    model = random_walk.Config(num_states=9_999).make().spec.model
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what overflows on the way is made good by elimination
+        plan = PolicyIteration(Tables.of(model), 1.0).solve(1e-13)
+    assert 1e-13 < plan.error_bound < 1e-9
+    assert np.abs(plan.values - ~model.terminal).max() <= plan.error_bound
+
+
 def spec_of(model: Model | None, num_envs: int = 2, **more: Any) -> Spec:
     space = Discrete(model.num_states if model else 3)
     return Spec(num_envs, space, Discrete(model.num_actions if model else 2), model=model, **more)
@@ -538,6 +548,13 @@ def test_evaluation_agent_plays_the_policy_that_it_evaluates():
     action = agent.act(step).action.reshape(30, 2000)
     share = (action[:, :, None] == np.arange(3)).mean(1)
     assert np.abs(share - given_policy).max() < 5 * 0.5 / np.sqrt(2000)
+
+
+def test_evaluation_agent_shows_the_policy_that_it_evaluates_and_not_what_it_drew():
+    env = gridworld.Config().make()
+    agent = policy_evaluation.Config().make(env.spec, 0)
+    mask = env.spec.model.action_mask
+    assert np.allclose(maps.known(agent, env.spec)[1], planning.equal_chances(mask))
 
 
 def test_agents_need_a_model_and_say_so():

@@ -15,7 +15,8 @@ from rlplay.core import Array, Mistake, State
 
 
 class Optimizer:
-    """Adam (Kingma & Ba 2015) with the gradient's norm clipped to `max_grad_norm`."""
+    """Adam (Kingma & Ba 2015) with the gradient's norm clipped to `max_grad_norm` and decoupled
+    weight decay (Loshchilov & Hutter 2019)."""
 
     def __init__(
         self,
@@ -24,6 +25,7 @@ class Optimizer:
         learning_rate: float,
         eps: float,
         max_grad_norm: float,
+        weight_decay: float = 0.0,
     ) -> None:
         self.names = [name for name, _ in module.named_parameters()]
         masters = [p.detach().clone() for p in module.parameters()]
@@ -38,7 +40,14 @@ class Optimizer:
         for _, master in self.rounded:
             master.grad = torch.empty_like(master)  # once: fresh memory costs more than copying
         self.max_grad_norm = max_grad_norm
-        self.adam = torch.optim.Adam(self.masters, learning_rate, eps=eps, fused=True)
+        self.adam = torch.optim.Adam(
+            self.masters,
+            learning_rate,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=True,
+            fused=True,
+        )
 
     def step(self, loss: Tensor) -> float:
         """Step down the gradient of `loss`; return the gradient's norm before clipping. Where loss
@@ -59,6 +68,10 @@ class Optimizer:
             self.adam.step()
             self.publish()
         return size
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate
 
     @torch.no_grad()
     def publish(self) -> None:
