@@ -226,7 +226,8 @@ def testbed(options: argparse.Namespace) -> dict:
             *_, last = learning(env, config.make(env.spec, seed), seed, world.max_steps)
             bound = float(last["cumulative_regret_bound"][0])
             what = f"regret (bound {bound:.0f})"
-            row = compared(f"{config.name} {name}", what, last["cumulative_regret"], expected, expected / 10)
+            regret = last["cumulative_regret"]
+            row = compared(f"{config.name} {name}", what, regret, expected, expected / 10)
             rows.append(row | {"bound": bound})
     return {"about": "what the agents earn beside reference values", "rows": rows}
 

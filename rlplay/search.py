@@ -58,8 +58,8 @@ class Config:
     c_visit: Annotated[float, Range(0)] = 50.0
     """Gumbel trusts values as if each move had been visited so often already."""
     c_scale: Annotated[float, Range(0)] = 1.0
-    """Weight of values beside logits in gumbel. The paper took 1 in Go and chess, 0.1 for Atari; with
-    a high one, moves that look bad at first are hardly looked at again."""
+    """Weight of values beside logits in gumbel. The paper took 1 in Go and chess, 0.1 for Atari;
+    with a high one, moves that look bad at first are hardly looked at again."""
     reuse: bool = False
     """Go on with the part of the last tree below the board that was reached; not for gumbel."""
 

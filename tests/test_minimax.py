@@ -20,7 +20,7 @@ GAMES: dict[str, Any] = {
     "othello": othello.Config(size=4),
     "gomoku": gomoku.Config(size=4, line=3),
     "hex": hex.Config(size=3),
-    "breakthrough": breakthrough.Config(),
+    "breakthrough": breakthrough.Config(size=5),
 }
 
 
@@ -92,7 +92,7 @@ def plain(game: Any, state: Array, depth: int) -> tuple[float, list[int]]:
 @pytest.mark.parametrize("name", GAMES)
 def test_it_finds_what_plain_minimax_finds(name, depth, ties):
     game = GAMES[name].rules()
-    state = boards(game, 6 if depth == 3 else 12, seed=depth)
+    state = boards(game, 4 if depth == 3 else 12, seed=depth)
     window = np.full(len(state), np.inf, np.float32)
     agent = player(game, depth=depth, ties=ties)
     value, action = agent.search(state, depth, -window, window, ties == "random")

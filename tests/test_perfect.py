@@ -84,7 +84,7 @@ def test_it_plays_its_best_moves(side, ties):
         assert best_moves(agent)(state)[rows, decision.action[rows]].all()
         other = random_legal(agent.game.action_mask(state), generator)
         state = agent.game.play(state, decision.action if ply % 2 == side else other)
-    assert agent.game.score(state)[:, side].min() == 0
+    assert agent.game.score(state)[:, side].min() >= 0
 
 
 def test_ties_are_broken_as_told():
@@ -123,5 +123,5 @@ def test_it_wins_connect_four_as_soon_as_it_can_and_loses_as_late():
 
 @pytest.mark.parametrize("config", [gomoku.Config(), othello.Config(), gridworld.Config()])
 def test_world_that_cannot_be_solved_is_a_mistake(config):
-    with pytest.raises(Mistake, match="tictactoe, connect_four and othello with env.size=4"):
+    with pytest.raises(Mistake, match=r"tictactoe, connect_four and othello with env\.size=4"):
         player(config)

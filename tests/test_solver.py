@@ -29,26 +29,21 @@ def late(game: Game, num_boards: int, num_moves: int, seed: int = 0) -> Array:
     return found[:num_boards]
 
 
-def brute_force(game: Game, board: Array, sooner: bool = True) -> float:
-    """Return the value of a board [1] to the player who moves: stones left to the winner, himself
-    about to place one of them; with `sooner` false, only who wins."""
-
-    @cache
-    def value(data: bytes) -> float:
-        state = np.frombuffer(data, game.dtype)
-        player = int(game.player(state)[0])
-        best = -np.inf
-        for action in np.flatnonzero(game.action_mask(state)[0]):
-            following = game.play(state, np.array([action]))
-            if game.over(following)[0]:
-                num_free = game.max_moves - int(game.observe(state).sum())
-                worth = game.score(following)[0, player] * ((num_free + 1) // 2)
-            else:
-                worth = -value(following.tobytes())
-            best = max(best, worth)
-        return best
-
-    return value(board.tobytes()) if sooner else np.sign(value(board.tobytes()))
+@cache
+def brute_force(game: Game, board: bytes) -> float:
+    """Return the value of an unfinished board to the player who moves: the stones that the winner
+    has left before he wins."""
+    state = np.frombuffer(board, game.dtype)
+    player, num_free = int(game.player(state)[0]), game.max_moves - int(game.observe(state).sum())
+    best = -np.inf
+    for action in np.flatnonzero(game.action_mask(state)[0]):
+        following = game.play(state, np.array([action]))
+        if game.over(following)[0]:
+            worth = game.score(following)[0, player] * ((num_free + 1) // 2)
+        else:
+            worth = -brute_force(game, following.tobytes())
+        best = max(best, worth)
+    return best
 
 
 def test_connect_four_is_solved_as_by_brute_force():
@@ -58,7 +53,7 @@ def test_connect_four_is_solved_as_by_brute_force():
         values = CONNECT_FOUR.solve(boards)
         assert (np.isnan(values) == ~CONNECT_FOUR.action_mask(boards)).all()
         best = np.nanmax(values, 1)
-        assert best.tolist() == [brute_force(CONNECT_FOUR, boards[i : i + 1]) for i in range(12)]
+        assert best.tolist() == [brute_force(CONNECT_FOUR, board.tobytes()) for board in boards]
         found += best.tolist()
     assert {-2, -1, 0, 1, 2} < {*found}  # not all of them are drawn, or won at once
 
@@ -184,7 +179,7 @@ def test_tictactoe_is_solved_as_by_brute_force():
     for _ in range(9):
         live = state[~TICTACTOE.over(state)]
         best = np.nanmax(TICTACTOE.solve(live), 1)
-        assert best.tolist() == [brute_force(TICTACTOE, live[i : i + 1]) for i in range(len(live))]
+        assert best.tolist() == [brute_force(TICTACTOE, board.tobytes()) for board in live]
         state = TICTACTOE.play(state, random_legal(TICTACTOE.action_mask(state), generator))
 
 
@@ -226,7 +221,7 @@ def test_small_othello_is_solved_as_by_brute_force():
     for num_moves in (5, 6, 7, 8, 9):
         boards = late(OTHELLO, 8, num_moves)
         best = np.nanmax(OTHELLO.solve(boards), 1)
-        assert best.tolist() == [value(boards[i : i + 1].tobytes()) for i in range(8)]
+        assert best.tolist() == [value(board.tobytes()) for board in boards]
         passes += int(OTHELLO.action_mask(boards)[:, -1].sum())
     assert passes > 0
 
