@@ -382,10 +382,10 @@ class Timing:
         if not num_calls:
             return {}
         return {
-            "search/simulations_per_second": self.simulations / self.seconds,
-            "search/evaluations_per_second": num_boards / self.seconds,
+            "time/simulations_per_second": self.simulations / self.seconds,
+            "time/evaluations_per_second": num_boards / self.seconds,
             "search/mean_batch": num_boards / num_calls,
-            "search/net_share": inside / self.seconds,
+            "time/net_share": inside / self.seconds,
         }
 
 

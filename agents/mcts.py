@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from rlplay import search
+from rlplay.chance import Chance
 from rlplay.core import Agent, Decision, Mistake, Range, Spec, State, Step
 
 
@@ -47,6 +48,13 @@ class MCTS(Agent):
             )
         # Named, so that it never repeats the random numbers of an env with the same seed.
         generator = np.random.default_rng([*config.name.encode(), seed])
+        self.config, self.game = config, game
+        self.chance = Chance()
+        self.search = self.shown = self.searching(generator)
+
+    def searching(self, generator: np.random.Generator) -> search.Search:
+        """Return a search that draws from `generator`."""
+        config, game = self.config, self.game
         settings = search.Config(
             kind="uct",
             num_simulations=config.num_simulations,
@@ -56,20 +64,25 @@ class MCTS(Agent):
             reuse=config.reuse,
         )
         evaluator = search.rollouts(game, generator, config.num_rollouts)
-        self.search = search.Search(game, evaluator, settings, generator)
+        return search.Search(game, evaluator, settings, generator)
 
     def act(self, step: Step, explore: bool = True) -> Decision:
-        found = self.search.run(step.state)
+        generator = self.chance.of(self.search.generator, explore)
+        if not explore and self.shown.generator is not generator:
+            self.shown = self.searching(generator)
+        used = self.search if explore else self.shown
+        found = used.run(step.state)
         notes = {
             "policy": found.policy,
             "value": found.value,
             "visits": found.visits,
             "q_values": found.q_values,
         }
-        return Decision(self.search.choose(found, 0, explore), notes)
+        return Decision(used.choose(found, 0, explore), notes)
 
     def cut(self) -> None:
         self.search.forget()
+        self.shown.forget()
 
     def state_dict(self) -> State:
         return {"agent": dict(self.search.state_dict())}

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from rlplay.chance import Chance
 from rlplay.core import Agent, Array, Decision, Game, Mistake, Range, Spec, State, Step
 
 
@@ -41,7 +42,7 @@ class Minimax(Agent):
     def __init__(self, config: Config, game: Game, seed: int) -> None:
         self.config, self.game = config, game
         self.heuristic: Any = getattr(game, "heuristic", None)
-        self.generator = np.random.default_rng([*b"minimax", seed])
+        self.generator, self.chance = np.random.default_rng([*b"minimax", seed]), Chance()
 
     def act(self, step: Step, explore: bool = True) -> Decision:
         state: Array = step.state
@@ -50,11 +51,17 @@ class Minimax(Agent):
         if live.any():
             depth, window = self.config.depth, np.full(int(live.sum()), np.inf, np.float32)
             shuffled = self.config.ties == "random"
-            value[live], action[live] = self.search(state[live], depth, -window, window, shuffled)
+            shuffle = self.chance.of(self.generator, explore) if shuffled else None
+            value[live], action[live] = self.search(state[live], depth, -window, window, shuffle)
         return Decision(action, {"value": value.clip(-1, 1)})
 
     def search(
-        self, state: Array, depth: int, alpha: Array, beta: Array, shuffled: bool = False
+        self,
+        state: Array,
+        depth: int,
+        alpha: Array,
+        beta: Array,
+        shuffle: np.random.Generator | None = None,
     ) -> tuple[Array, Array]:
         """Return the values of unfinished boards [N] for the players who move, and their best moves
         [N] int64. A value not between alpha and beta [N] is a bound on the same side of them."""
@@ -65,11 +72,11 @@ class Minimax(Agent):
         over, same = game.over(following), game.player(following) == player[board]
         looks = self.look(following, player[board], over, same, depth)
         first = np.flatnonzero(np.diff(board, prepend=-1))  # [N]
-        if depth == 1 and not shuffled:
+        if depth == 1 and shuffle is None:
             best = np.maximum.reduceat(looks, first)
             chance = np.flatnonzero(looks == best[board])
             return best, move[chance[np.searchsorted(board[chance], np.arange(len(state)))]]
-        noise = (self.generator.random(len(board)),) if shuffled else ()
+        noise = (shuffle.random(len(board)),) if shuffle is not None else ()
         order = np.lexsort((*noise, -looks, board))  # [M], the moves of each board, best first
         number = np.diff(first, append=len(board))  # [N] of moves
         best, action = np.full(len(state), -np.inf, np.float32), move[order[first]]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rlplay.chance import Chance
 from rlplay.core import Agent, Decision, Mistake, Spec, State, Step
 
 
@@ -37,14 +38,14 @@ class Perfect(Agent):
 
     def __init__(self, config: Config, game: Any, seed: int) -> None:
         self.config, self.game = config, game
-        self.generator = np.random.default_rng([*b"perfect", seed])
+        self.generator, self.chance = np.random.default_rng([*b"perfect", seed]), Chance()
 
     def act(self, step: Step, explore: bool = True) -> Decision:
         q_values = np.nan_to_num(self.game.solve(step.state), nan=-self.game.max_moves)
         best = q_values.max(1)
         equal = q_values == best[:, None]
         if self.config.ties == "random":
-            equal = equal * self.generator.random(equal.shape)
+            equal = equal * self.chance.of(self.generator, explore).random(equal.shape)
         action = equal.argmax(1).astype(np.int64)
         return Decision(action, {"q_values": q_values, "value": np.sign(best)})
 

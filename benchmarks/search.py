@@ -36,6 +36,8 @@ import numpy as np
 OUT = Path(__file__).parent / "results" / "search.json"
 NUM_SIMULATIONS, NUM_ROLLOUTS = 32, 1000  # for each move: with a network, and with random play
 BLOCKS, CHANNELS = 4, 32
+COLUMNS = {"rate": ",.0f", "net_share": ".3f", "cores": ".2f", "first_s": ".2f",
+           "first_cpu_s": ".2f"}  # fmt: skip
 PEERS = ("pgx", "mctx", "jax", "jaxlib", "numpy")
 
 Counts = Iterator[dict[str, float]]
@@ -206,7 +208,8 @@ def rlplay_tower(options: Any) -> Counts:
         agent.spread(answer, options.num_games, 1)
         yield {"rate": 20 * options.num_games}
     while True:
-        live, before = ~next(moments).step.done, sum(one.seconds for one in evaluators)
+        before = sum(one.seconds for one in evaluators)
+        live = ~next(moments).step.done
         inside = sum(one.seconds for one in evaluators) - before
         yield {"rate": live.sum() * NUM_SIMULATIONS, "net_share": inside / len(evaluators)}
 
@@ -291,12 +294,16 @@ def mctx_search(options: Any) -> Counts:
         logits = jnp.where(state.legal_action_mask, logits, jnp.finfo(logits.dtype).min)
         reward = jnp.take_along_axis(state.rewards, mover[:, None], 1)[:, 0]
         live = jnp.where(state.terminated, 0.0, 1.0)
-        return mctx.RecurrentFnOutput(reward, -live, logits, value * live), state
+        output = mctx.RecurrentFnOutput(
+            reward=reward, discount=-live, prior_logits=logits, value=value * live
+        )
+        return output, state
 
     @jax.jit
     def move(weights: Any, state: Any, key: Any) -> Any:
         key, searching = jax.random.split(key)
-        root = mctx.RootFnOutput(*network(weights, state.observation), state)
+        logits, value = network(weights, state.observation)
+        root = mctx.RootFnOutput(prior_logits=logits, value=value, embedding=state)
         illegal = ~state.legal_action_mask
         policy = mctx.gumbel_muzero_policy
         found = policy(weights, searching, root, follow, NUM_SIMULATIONS, illegal)
@@ -367,15 +374,14 @@ def measure(options: Any) -> dict[str, float]:
     in seconds from the start of this process."""
     turns = globals()[options.measure](options)
     next(turns)
-    first, done, spent = time.time() - options.began, Counter(), 0.0
-    started, computed = time.perf_counter(), time.process_time()
+    result = {"first_s": time.time() - options.began, "first_cpu_s": time.process_time()}
+    done, spent, started, computed = Counter(), 0.0, time.perf_counter(), time.process_time()
     while spent < options.seconds:
         done.update(next(turns))
         spent = time.perf_counter() - started
-        done["cores"] = (
-            time.process_time() - computed
-        )  # fewer than it has threads on a busy machine
-    return {"first_s": first} | {name: float(count) / spent for name, count in done.items()}
+    if done:  # fewer cores than threads: the machine was busy with other things
+        result["cores"] = (time.process_time() - computed) / spent
+    return result | {name: float(count) / spent for name, count in done.items()}
 
 
 def in_new_process(settings: dict[str, Any], python: str, cache: str) -> dict[str, Any]:
@@ -418,10 +424,9 @@ def judged(goal: Goal, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 def row(side: str, runs: list[dict[str, Any]]) -> str:
     """Return the medians of one side's measurements as a line of the table."""
-    columns = {"rate": ",.0f", "net_share": ".3f", "cores": ".2f", "first_s": ".2f"}
-    middle = {name: median(run[name] for run in runs) for name in columns if name in runs[0]}
-    cells = (f"{name} {format(value, columns[name])}" for name, value in middle.items())
-    return f"  {side:<42}" + "".join(f"{cell:>17}" for cell in cells)
+    middle = {name: median(run[name] for run in runs) for name in COLUMNS if name in runs[0]}
+    cells = (f"{name} {format(value, COLUMNS[name])}" for name, value in middle.items())
+    return f"  {side:<40}" + "".join(f"{cell:>18}" for cell in cells)
 
 
 def main() -> None:

@@ -395,9 +395,9 @@ def test_metrics_tell_of_games_updates_and_speed():
     )
     assert 0 < known["train/policy_entropy"] <= np.log(9) + 1e-6
     assert known["search/mean_batch"] == 8
-    assert 0 < known["search/net_share"] < 1
-    assert known["search/simulations_per_second"] > 0
-    assert known["search/evaluations_per_second"] > 0
+    assert 0 < known["time/net_share"] < 1
+    assert known["time/simulations_per_second"] > 0
+    assert known["time/evaluations_per_second"] > 0
 
 
 def test_every_position_is_learned_from_as_often_as_is_wished():

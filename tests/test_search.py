@@ -445,6 +445,7 @@ def test_dirichlet_noise_has_the_distribution_of_the_paper():
         (16, 64, [15, 15, 7, 7, 3, 3, 3, 3] + [1] * 8),  # 4 rounds of 16: 1, 2, 4, 8 for each
         (8, 48, [14, 14, 6, 6, 2, 2, 2, 2]),  # 3 rounds of 16: 2, 4, 8
         (4, 200, [75, 75, 25, 25]),  # 2 rounds of 100
+        (5, 30, [12, 12, 2, 2, 2]),  # 3 rounds of 10, the better 2 of 5 going on
         (2, 10, [5, 5]),
         (1, 7, [7]),
         (16, 5, [1, 1, 1, 1, 1]),
