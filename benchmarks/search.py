@@ -33,20 +33,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-OUT = Path(__file__).parent / "results" / "search.json"
+RESULTS = Path(__file__).parent / "results"
 NUM_SIMULATIONS, NUM_ROLLOUTS = 32, 1000  # for each move: with a network, and with random play
 BLOCKS, CHANNELS = 4, 32
-COLUMNS = {"rate": ",.0f", "net_share": ".3f", "cores": ".2f", "first_s": ".2f",
-           "first_cpu_s": ".2f"}  # fmt: skip
+COLUMNS = {"rate": ",.0f", "net_share": ".3f", "cores": ".2f", "first_s": ".2f"}
 PEERS = ("pgx", "mctx", "jax", "jaxlib", "numpy")
 
-Counts = Iterator[dict[str, float]]
-"""What a measurement has done at each turn, endlessly; reported per second."""
+Counts = Iterator[dict[str, float]]  # what was done in each turn, without end
 
 
 class Goal(NamedTuple):
-    """A number of one side, or its ratio to the rate of another, and what is aimed at: at least so
-    much, or at most so many seconds."""
+    """Of a side's number, or its ratio to the rate of another: so much, or in so many seconds."""
 
     side: str
     to: str | None
@@ -59,6 +56,7 @@ class Part(NamedTuple):
     sides: dict[str, dict[str, Any]]  # by name: one of the functions below, and its options
     goals: list[Goal]
     rounds: int = 3
+    turns: bool = True  # every second round is in reverse
 
 
 def parts() -> dict[str, Part]:
@@ -98,7 +96,7 @@ def parts() -> dict[str, Part]:
         "layer": Part("simulations, network of one layer", layer, faster["layer"]),
         "tower": Part("simulations, tower of 4 x 32", tower, faster["tower"] + shares),
         "mcts": Part("simulations, each a random game", mcts, beside),
-        "start": Part("from the start of Python to the first move", start, limits, 1),
+        "start": Part("from the start of Python to the first move", start, limits, 1, False),
     }
 
 
@@ -162,10 +160,8 @@ def rlplay_layer(options: Any) -> Counts:
         return state
 
     config = Config(kind="gumbel", num_simulations=NUM_SIMULATIONS)
-    searches = [
-        Search(game, evaluate, config, np.random.default_rng([options.seed, i]))
-        for i in range(num_threads)
-    ]
+    randoms = map(np.random.default_rng, range(num_threads))
+    searches = [Search(game, evaluate, config, random) for random in randoms]
     states = [game.start(options.num_games // num_threads)] * num_threads
     with ThreadPoolExecutor(num_threads) as threads:
         while True:
@@ -173,10 +169,10 @@ def rlplay_layer(options: Any) -> Counts:
             yield {"rate": options.num_games * NUM_SIMULATIONS}
 
 
-def one_layer(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def one_layer(seed: int) -> list[np.ndarray]:
     """Return weights [84, 7] for the logits and [84] for the value."""
-    weights = np.random.default_rng(seed).normal(0, 84**-0.5, (84, 8)).astype(np.float32)
-    return np.ascontiguousarray(weights[:, :7]), np.ascontiguousarray(weights[:, 7])
+    random = np.random.default_rng(seed)
+    return [random.normal(0, 84**-0.5, shape).astype(np.float32) for shape in ((84, 7), 84)]
 
 
 def rlplay_tower(options: Any) -> Counts:
@@ -252,7 +248,7 @@ def pgx_moves(options: Any) -> Counts:
         state, key = carried
         key, drawing = jax.random.split(key)
         logits = jax.numpy.where(state.legal_action_mask, 0.0, -jax.numpy.inf)
-        return renewed(step(state, jax.random.categorical(drawing, logits))), key
+        return renewed(step(state, jax.random.categorical(drawing, logits)), first), key
 
     moves = jax.jit(lambda carried: jax.lax.fori_loop(0, 200, move, carried))
     carried = first, jax.random.key(options.seed)
@@ -269,12 +265,9 @@ def pgx_games(options: Any) -> tuple[Callable, Any, Callable]:
     env = pgx.make("connect_four")
     first = jax.vmap(env.init)(jax.random.split(jax.random.key(options.seed), options.num_games))
 
-    def renewed(state: Any) -> Any:
-        def either(new: Any, old: Any) -> Any:
-            over = state.terminated.reshape(-1, *[1] * (old.ndim - 1))
-            return jax.numpy.where(over, new, old)
-
-        return jax.tree.map(either, first, state)
+    @jax.vmap
+    def renewed(state: Any, new: Any) -> Any:
+        return jax.tree.map(lambda a, b: jax.numpy.where(state.terminated, a, b), new, state)
 
     return jax.vmap(env.step), first, renewed
 
@@ -285,7 +278,7 @@ def mctx_search(options: Any) -> Counts:
     import jax.numpy as jnp
     import mctx
 
-    step, state, renewed = pgx_games(options)
+    step, first, renewed = pgx_games(options)
     network, weights = globals()[options.network](options.seed)
 
     def follow(weights: Any, key: Any, action: Any, state: Any) -> Any:
@@ -307,9 +300,9 @@ def mctx_search(options: Any) -> Counts:
         illegal = ~state.legal_action_mask
         policy = mctx.gumbel_muzero_policy
         found = policy(weights, searching, root, follow, NUM_SIMULATIONS, illegal)
-        return renewed(step(state, found.action)), key
+        return renewed(step(state, found.action), first), key
 
-    key, answer = jax.random.key(options.seed), jax.jit(network)
+    state, key, answer = first, jax.random.key(options.seed), jax.jit(network)
     while options.alone:
         jax.block_until_ready(answer(weights, state.observation))
         yield {"rate": options.num_games}
@@ -385,26 +378,24 @@ def measure(options: Any) -> dict[str, float]:
 
 
 def in_new_process(settings: dict[str, Any], python: str, cache: str) -> dict[str, Any]:
-    """Measure one side, rlplay's kernels from another `cache` than theirs where there is a name."""
+    """Measure one side, where its options speak of a cache with numba's in the folder `cache`."""
     defaults = {"alone": False, "precision": "auto", "threads": 1, "began": time.time()}
     if not settings["measure"].startswith(("pgx", "mctx")):
         python = sys.executable
     command = [python, __file__, "--measure", json.dumps(defaults | settings)]
-    environment = os.environ | ({"NUMBA_CACHE_DIR": cache} if cache else {})
-    done = subprocess.check_output(command, text=True, env=environment)
+    more = {"NUMBA_CACHE_DIR": f"{cache}/{settings['measure']}"} if "cache" in settings else {}
+    done = subprocess.check_output(command, text=True, env=os.environ | more)
     return json.loads(done.splitlines()[-1]) | {"settings": settings}
 
 
 def run_part(part: Part, options: Any) -> dict[str, Any]:
     rounds, runs = options.rounds or part.rounds, {side: [] for side in part.sides}
     print(f"\n{part.about}; rounds: {rounds}, seconds: {options.seconds:g}", flush=True)
-    cold = any("cache" in settings for settings in part.sides.values())
     for i in range(rounds):
-        with tempfile.TemporaryDirectory() as empty:
-            for side in list(part.sides)[:: -1 if i % 2 and not cold else 1]:
+        with tempfile.TemporaryDirectory() as cache:
+            for side in list(part.sides)[:: -1 if i % 2 and part.turns else 1]:
                 settings = {"seconds": options.seconds, "seed": options.seed + i}
                 settings |= part.sides[side]
-                cache = str(Path(empty, settings["measure"])) if "cache" in settings else ""
                 runs[side].append(in_new_process(settings, options.peer_python, cache))
                 print(row(side, runs[side][-1:]), flush=True)
     print("\n".join(["median", *(row(side, measured) for side, measured in runs.items())]))
@@ -441,7 +432,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2, help="of each measurement")
     parser.add_argument("--rounds", type=int, help="how often each side is measured")
     parser.add_argument("--seed", type=int, default=0, help="of the first round; the next has +1")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, help="default: in benchmarks/results")
     options = parser.parse_args()
     code = f"from importlib.metadata import version; print(*map(version, {PEERS}))"
     try:
@@ -455,12 +446,13 @@ def main() -> None:
         "machine": system() | {"load_before": os.getloadavg()[0]},
         "peers": peers | {"open_spiel": version("open_spiel")},
     }
-    done = {}
+    out = RESULTS / ("search.json" if options.part == "all" else f"search_{options.part}.json")
+    out, done = options.out or out, {}
     for name in there if options.part == "all" else [options.part]:
         done[name] = run_part(there[name], options)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.out, {**facts, "parts": done})
-    print(f"written to {options.out}")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, {**facts, "parts": done})
+    print(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m envs._connect_four_openings --plies 4 --minutes 60 --threads 2
 
-First come those that `rlplay evaluate` asks for, then all with up to so many stones. What the file
+First come all with up to so many stones, then those that `rlplay evaluate` asks for. What the file
 holds is kept, and what is new is written every minute, so that this can be stopped at any time and
 go on another day. One large table (1 GiB) is shared, so that each position helps the next.
 """
@@ -26,13 +26,13 @@ TABLE_BITS = 27
 
 def main() -> None:
     words = argparse.ArgumentParser("connect_four_openings")
-    words.add_argument("--plies", type=int, default=0, help="all positions of so many stones")
+    words.add_argument("--plies", type=int, default=1, help="all positions of so many stones")
     words.add_argument("--minutes", type=float, default=15)
     words.add_argument("--threads", type=int, default=1)
     terms = words.parse_args()
     keys, values = solver.openings()
     known = dict(zip(keys.tolist(), values.tolist(), strict=True))
-    wanted = dict.fromkeys([*evaluated(), *beginnings(terms.plies)])
+    wanted = dict.fromkeys([*beginnings(terms.plies), *evaluated()])
     table, now = solver.memory(TABLE_BITS), time.monotonic()
     end, saved = now + 60 * terms.minutes, now
 

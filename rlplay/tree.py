@@ -176,16 +176,20 @@ def gumbel_inside(node, edges, rule):
     side = 1.0 if node.player == 0 else -1.0
     untried, scale = completion(node, edges, side, rule)
     top, total = highest_worth(edges, side, untried), 0.0
+    unseen = np.exp(scale * (untried - top))  # most moves are, and exp takes its time
     for a in range(len(edges)):
         edge = edges[a]
         if edge.child != ILLEGAL:
-            total += edge.prior * np.exp(scale * (worth(edge, side, untried) - top))
+            seen = edge.visits > 0
+            weight = np.exp(scale * (worth(edge, side, 0.0) - top)) if seen else unseen
+            total += edge.prior * weight
     best, highest = -1, -np.inf
     for a in range(len(edges)):
         edge = edges[a]
         if edge.child != ILLEGAL:
-            policy = edge.prior * np.exp(scale * (worth(edge, side, untried) - top)) / total
-            score = policy - edge.visits / node.visits
+            seen = edge.visits > 0
+            weight = np.exp(scale * (worth(edge, side, 0.0) - top)) if seen else unseen
+            score = edge.prior * weight / total - edge.visits / node.visits
             if best < 0 or score > highest:
                 best, highest = a, score
     return best

@@ -52,12 +52,12 @@ class Nim:
         return np.stack([won, -won], 1) * self.over(state)[:, None]
 
 
-def boards(game: Game, num_boards: int, seed: int = 0, num_moves: int = 8) -> Array:
-    """Return boards after up to so many random moves, none of them finished, [N]."""
+def boards(game: Game, num_boards: int, seed: int = 0, least: int = 0, most: int = 8) -> Array:
+    """Return boards after so many random moves, none of them finished, [N]."""
     generator, found = np.random.default_rng(seed), game.start(0)
     while len(found) < num_boards:
         state = game.start(num_boards)
-        for _ in range(generator.integers(num_moves + 1)):
+        for _ in range(generator.integers(least, most + 1)):
             state = game.play(state, random_legal(game.action_mask(state), generator))
         found = np.concatenate([found, state[~game.over(state)][:4]])
     return found[:num_boards]
@@ -94,8 +94,10 @@ def test_it_finds_what_plain_minimax_finds(name, depth, ties):
     game = GAMES[name].rules()
     state = boards(game, 4 if depth == 3 else 12, seed=depth)
     window = np.full(len(state), np.inf, np.float32)
-    agent = player(game, depth=depth, ties=ties)
-    value, action = agent.search(state, depth, -window, window, ties == "random")
+    agent, shuffle = player(game, depth=depth), np.random.default_rng(0)
+    value, action = agent.search(
+        state, depth, -window, window, shuffle if ties == "random" else None
+    )
     for i in range(len(state)):
         truth, moves = plain(game, state[i : i + 1], depth)
         assert value[i] == pytest.approx(truth)
@@ -124,10 +126,11 @@ def test_small_games_are_played_out():
 
 def test_wins_are_quick_and_losses_slow():
     game = connect_four.Config().rules()
-    state = boards(game, 400, num_moves=30)
+    state = boards(game, 400, least=18, most=30)
     values, best = game.solve(state), np.nanmax(game.solve(state), 1)
     num_stones = game.observe(state).sum((1, 2, 3))
-    plies = 2 * ((43 - num_stones) // 2 - np.abs(best)) + np.where(best > 0, 1, 2)
+    ahead = np.where(best > 0, 1, 2)
+    plies = 2 * ((44 - ahead - num_stones) // 2 - np.abs(best)) + ahead
     near = (best != 0) & (plies <= 5)
     assert (best[near] > 0).sum() > 20
     assert (best[near] < 0).sum() > 5
@@ -184,13 +187,13 @@ def test_finished_boards_are_passed_over():
     player(game).act(step_at(game, state))
 
 
-def wins(game: Game, one: Agent, two: Agent, num_games: int = 100) -> float:
-    return match(game, one, two, Config(num_games=num_games)).score
+def wins(game: Game, one: Agent, two: Agent, num_games: int = 60) -> float:
+    return match(game, one, two, Config(num_games=num_games)).scores.mean()
 
 
 @pytest.mark.parametrize(("name", "depth"), [("connect_four", 4), ("othello", 3), ("gomoku", 2)])
 def test_deeper_beats_shallower_and_shallow_beats_random(name, depth):
-    config = {"othello": othello.Config(), "gomoku": gomoku.Config()}.get(name, GAMES[name])
+    config = {"othello": othello.Config(), "gomoku": gomoku.Config(size=7)}.get(name, GAMES[name])
     game = config.rules()
     random = uniform.Config().make(GameEnv(game, 1).spec, 0)
     shallow, deep = player(game, 1, depth=1), player(game, 2, depth=depth)
@@ -216,7 +219,7 @@ def test_gomoku_counts_open_lines(size, line):
 
 def assert_heuristic(game: Any, length: int, counts: list[int], scale: int) -> None:
     """Assert that every line of a player alone counts as its number of stones says."""
-    state = boards(game, 60, num_moves=30)
+    state = boards(game, 60, most=30)
     planes = game.observe(state)
     _, height, width = game.observation_shape
     lead = np.zeros(len(state))
@@ -235,7 +238,7 @@ def assert_heuristic(game: Any, length: int, counts: list[int], scale: int) -> N
 
 def test_othello_counts_moves_corners_and_stones():
     game = othello.Config(size=6).rules()
-    state = boards(game, 60, num_moves=28)
+    state = boards(game, 60, most=28)
     swapped = state.copy()
     swapped["player"] = 1 - state["player"]
     planes, corners = game.observe(state), np.ix_([0, 5], [0, 5])

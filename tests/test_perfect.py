@@ -107,7 +107,7 @@ def test_notes_tell_the_result_and_mark_illegal_moves():
 def test_it_wins_connect_four_as_soon_as_it_can_and_loses_as_late():
     agent = player(connect_four.Config())
     generator, game = np.random.default_rng(0), agent.game
-    state = game.start(60)
+    state = game.start(120)
     for _ in range(26):
         state = game.play(state, random_legal(game.action_mask(state), generator))
     state = state[~game.over(state)]
