@@ -25,7 +25,8 @@ rlplay: train agents that play, and watch them learn
 
   rlplay train CONFIG [--settings]      train an agent; CONFIG is a path or a name such as pong/dqn
   rlplay resume [RUN] [--settings]      continue an interrupted training
-  rlplay evaluate [RUN] [--settings]    score a trained agent; --json, --checkpoint best|STEPS
+  rlplay evaluate [RUN] [--settings]    score a trained agent; --json, --checkpoint best|STEPS;
+                                        --perfect: how often it plays exactly best, if solvable
   rlplay record [RUN] [--settings]      film a trained agent; --checkpoint best|STEPS
   rlplay plot [RUN...] [--settings]     draw the curves of runs; --x, --metrics, --out FOLDER
   rlplay match A B [--game GAME]        two agents or runs against each other; --num-games
@@ -219,7 +220,7 @@ def evaluate(words: list[str], root: Path) -> int:
     """Score a trained agent by the protocol in its config."""
     if asks_help(words):
         return show_help()
-    as_json = flag(words, "--json")
+    as_json, perfect = flag(words, "--json"), flag(words, "--perfect")
     which, name = option(words, "--checkpoint"), positional(words)
     from rlplay import run
     from rlplay.train import score, sentence
@@ -227,7 +228,7 @@ def evaluate(words: list[str], root: Path) -> int:
     folder = run.find(name, root)
     player = run.load_player(folder, which, run.print_to_stderr, words)
     result = score(player.experiment, player.agent)
-    right = perfect_moves(folder, which, words)
+    right = perfect_moves(folder, which, words) if perfect else {}
     report = {
         "run": folder.name,
         "num_steps": player.num_steps,

@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from envs import _connect_four_openings as file
 from envs import _connect_four_solver as solver
 from envs.connect_four import WIDTH, ConnectFour
 from envs.othello import Othello
@@ -100,40 +99,6 @@ def test_full_and_crowded_tables_give_the_same_values():
     tiny, large = np.zeros(2**4, np.uint64), np.zeros(2**18, np.uint64)
     for one in zip(*stones(boards), strict=True):
         assert solver.value(*one, tiny) == solver.value(*one, large)
-
-
-def test_first_moves_are_worth_what_is_known():
-    """Allis (1988): the first player wins in the middle column only, with his last stone but one
-    pair; beside it he draws; at the edges he loses."""
-    values = CONNECT_FOUR.solve(CONNECT_FOUR.start(2))
-    assert values.tolist() == [[-2, -1, 0, 1, 0, -1, -2]] * 2
-
-
-def test_values_on_file_are_of_positions_and_agree():
-    keys, values = solver.openings()
-    assert len(keys) > 700
-    assert (np.diff(keys) > 0).all()
-    assert np.abs(values).max() <= 21
-    known = dict(zip(keys.tolist(), values.tolist(), strict=True))
-    num_compared = 0
-    for key, value in known.items():
-        own, taken = solver.stones(key)
-        assert solver.key(own, taken, solver.count(taken)) == key
-        if solver.completing(own, taken) & (taken + solver.BOTTOM):
-            continue
-        if {*(following := file.following(own, taken))} <= {*known}:
-            assert value == max(-known[one] for one in following)
-            num_compared += 1
-    assert num_compared > 100
-
-
-def test_values_on_file_are_found_again_by_search():
-    keys, values = solver.openings()
-    boards = [solver.stones(int(key)) for key in keys]
-    many = [i for i, (_, taken) in enumerate(boards) if solver.count(taken) == file.MOST_STONES]
-    table = np.zeros(2**20, np.uint64)
-    for i in many[::16]:
-        assert solver.value(*boards[i], table) == values[i]
 
 
 def test_values_are_read_from_the_file(tmp_path):
