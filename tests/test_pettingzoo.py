@@ -133,7 +133,7 @@ def test_pettingzoos_test_sees_a_bridge_that_is_broken():
             pass
 
     with pytest.raises(AssertionError, match="accumulated"):
-        api_test(Forgetful(GAMES["tictactoe"]))
+        api_test(Forgetful(GAMES["hex"]))  # where no game is drawn
 
 
 @every_game
