@@ -43,11 +43,9 @@ Counts = Iterator[dict[str, float]]  # what was done in each turn, without end
 
 
 class Goal(NamedTuple):
-    """Of a side's number, or its ratio to the rate of another: so much, or in so many seconds."""
-
     side: str
-    to: str | None
-    aim: float | None
+    to: str | None  # the side whose rate is 1
+    aim: float | None  # at least, or for seconds at most
     column: str = "rate"
 
 
@@ -67,12 +65,10 @@ def parts() -> dict[str, Part]:
         moves[us] = {"measure": "rlplay_moves", **games}
         moves[f"{us}, rollout"] = {"measure": "rlplay_rollouts", **games}
         moves[them] = {"measure": "pgx_moves", **games}
-        for threads in (1, 2):
-            mine = {"measure": "rlplay_layer", "threads": threads}
-            layer[f"{us}, threads: {threads}"] = mine | games
-        for precision in ("auto", "float32"):
-            mine = {"measure": "rlplay_tower", "precision": precision}
-            tower[f"{us}, {precision}"] = mine | games
+        for t in (1, 2):
+            layer[f"{us}, threads: {t}"] = {"measure": "rlplay_layer", "threads": t, **games}
+        for dtype in ("auto", "float32"):
+            tower[f"{us}, {dtype}"] = {"measure": "rlplay_tower", "precision": dtype, **games}
         layer[them] = {"measure": "mctx_search", "network": "jax_layer", **games}
         tower[them] = {"measure": "mctx_search", "network": "jax_tower", **games}
         for name, sides, aim in (("moves", moves, 10), ("layer", layer, 3), ("tower", tower, 2.5)):
@@ -86,9 +82,9 @@ def parts() -> dict[str, Part]:
     beside = [Goal(side, "OpenSpiel's MCTS, num_games 1", 1) for side in mcts]
     mcts["OpenSpiel's MCTS, num_games 1"] = {"measure": "openspiel_mcts"}
     for what in ("layer", "tower"):
+        mine = {"measure": f"rlplay_{what}", "num_games": 128, "seconds": 0}
         for cache in ("empty", "filled"):
-            mine = {"measure": f"rlplay_{what}", "num_games": 128, "cache": cache}
-            start[f"rlplay, {what}, {cache} cache"] = mine | {"seconds": 0}
+            start[f"rlplay, {what}, {cache} cache"] = mine | {"cache": cache}
     limits = [Goal(side, None, 30 if "empty" in side else 3, "first_s") for side in start]
     start["pgx + mctx, layer"] = layer["pgx + mctx, 128 games"] | {"seconds": 0}
     return {
@@ -154,14 +150,13 @@ def rlplay_layer(options: Any) -> Counts:
         planes = game.observe(state).reshape(len(state), -1)
         return planes @ to_logits, np.tanh(planes @ to_value)
 
-    def move(one: Search, state: Any) -> Any:
-        state = game.play(state, one.run(state, explore=True).action)
+    def move(search: Search, state: Any) -> Any:
+        state = game.play(state, search.run(state, explore=True).action)
         state[game.over(state)] = first
         return state
 
-    config = Config(kind="gumbel", num_simulations=NUM_SIMULATIONS)
-    randoms = map(np.random.default_rng, range(num_threads))
-    searches = [Search(game, evaluate, config, random) for random in randoms]
+    config, seeds = Config("gumbel", NUM_SIMULATIONS), range(num_threads)
+    searches = [Search(game, evaluate, config, np.random.default_rng(seed)) for seed in seeds]
     states = [game.start(options.num_games // num_threads)] * num_threads
     with ThreadPoolExecutor(num_threads) as threads:
         while True:
@@ -188,10 +183,10 @@ def rlplay_tower(options: Any) -> Counts:
     from rlplay.play import play
 
     env = connect_four.Config(num_envs=options.num_games).make()
-    how = search.Config(kind="gumbel", num_simulations=NUM_SIMULATIONS)
-    config = Config(search=how, blocks=BLOCKS, channels=CHANNELS, precision=options.precision)
+    how = {"search": search.Config("gumbel", NUM_SIMULATIONS), "precision": options.precision}
+    config = Config("alphazero", BLOCKS, CHANNELS, device="cpu", **how)
     agent = config.make(env.spec, options.seed, learns=False)
-    evaluators = agent.evaluators[: agent.num_parts]
+    evaluators, moments = agent.evaluators[: agent.num_parts], play(env, agent, env.reset(0))
 
     @torch.inference_mode()
     def answer(i: int, rows: np.ndarray) -> Any:
@@ -199,7 +194,6 @@ def rlplay_tower(options: Any) -> Counts:
         for _ in range(20):
             evaluators[i].network(planes)
 
-    moments = play(env, agent, env.reset(options.seed))
     while options.alone:
         agent.spread(answer, options.num_games, 1)
         yield {"rate": 20 * options.num_games}
@@ -224,7 +218,7 @@ def rlplay_mcts(options: Any) -> Counts:
 
 
 def openspiel_mcts(options: Any) -> Counts:
-    """OpenSpiel's own C++ bot in one game, called from Python once for each move."""
+    """OpenSpiel's C++ bot in one game, called from Python once for each move."""
     import pyspiel
 
     game = pyspiel.load_game("connect_four")
@@ -287,10 +281,8 @@ def mctx_search(options: Any) -> Counts:
         logits = jnp.where(state.legal_action_mask, logits, jnp.finfo(logits.dtype).min)
         reward = jnp.take_along_axis(state.rewards, mover[:, None], 1)[:, 0]
         live = jnp.where(state.terminated, 0.0, 1.0)
-        output = mctx.RecurrentFnOutput(
-            reward=reward, discount=-live, prior_logits=logits, value=value * live
-        )
-        return output, state
+        seen = {"reward": reward, "discount": -live, "prior_logits": logits, "value": value * live}
+        return mctx.RecurrentFnOutput(**seen), state
 
     @jax.jit
     def move(weights: Any, state: Any, key: Any) -> Any:
@@ -379,10 +371,9 @@ def measure(options: Any) -> dict[str, float]:
 
 def in_new_process(settings: dict[str, Any], python: str, cache: str) -> dict[str, Any]:
     """Measure one side, where its options speak of a cache with numba's in the folder `cache`."""
-    defaults = {"alone": False, "precision": "auto", "threads": 1, "began": time.time()}
     if not settings["measure"].startswith(("pgx", "mctx")):
         python = sys.executable
-    command = [python, __file__, "--measure", json.dumps(defaults | settings)]
+    command = [python, __file__, "--measure", json.dumps(settings | {"began": time.time()})]
     more = {"NUMBA_CACHE_DIR": f"{cache}/{settings['measure']}"} if "cache" in settings else {}
     done = subprocess.check_output(command, text=True, env=os.environ | more)
     return json.loads(done.splitlines()[-1]) | {"settings": settings}
@@ -390,12 +381,12 @@ def in_new_process(settings: dict[str, Any], python: str, cache: str) -> dict[st
 
 def run_part(part: Part, options: Any) -> dict[str, Any]:
     rounds, runs = options.rounds or part.rounds, {side: [] for side in part.sides}
+    common = {"seconds": options.seconds, "alone": False, "precision": "auto", "threads": 1}
     print(f"\n{part.about}; rounds: {rounds}, seconds: {options.seconds:g}", flush=True)
     for i in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
             for side in list(part.sides)[:: -1 if i % 2 and part.turns else 1]:
-                settings = {"seconds": options.seconds, "seed": options.seed + i}
-                settings |= part.sides[side]
+                settings = common | {"seed": options.seed + i} | part.sides[side]
                 runs[side].append(in_new_process(settings, options.peer_python, cache))
                 print(row(side, runs[side][-1:]), flush=True)
     print("\n".join(["median", *(row(side, measured) for side, measured in runs.items())]))
@@ -407,14 +398,12 @@ def run_part(part: Part, options: Any) -> dict[str, Any]:
 
 
 def judged(goal: Goal, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    values = [run[goal.column] for run in runs[goal.side]]
-    if goal.to:
-        values = [a / b["rate"] for a, b in zip(values, runs[goal.to], strict=True)]
+    below = [run["rate"] for run in runs[goal.to]] if goal.to else [1] * len(runs[goal.side])
+    values = [run[goal.column] / b for run, b in zip(runs[goal.side], below, strict=True)]
     return goal._asdict() | {"median": median(values), "min": min(values), "max": max(values)}
 
 
 def row(side: str, runs: list[dict[str, Any]]) -> str:
-    """Return the medians of one side's measurements as a line of the table."""
     middle = {name: median(run[name] for run in runs) for name in COLUMNS if name in runs[0]}
     cells = (f"{name} {format(value, COLUMNS[name])}" for name, value in middle.items())
     return f"  {side:<40}" + "".join(f"{cell:>18}" for cell in cells)
@@ -435,20 +424,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: in benchmarks/results")
     options = parser.parse_args()
     code = f"from importlib.metadata import version; print(*map(version, {PEERS}))"
-    try:
-        found = subprocess.check_output([options.peer_python, "-c", code], text=True)
-    except (OSError, subprocess.CalledProcessError):
+    asked = subprocess.run([options.peer_python, "-c", code], stdout=subprocess.PIPE, text=True)
+    if asked.returncode:
         parser.error(f"{options.peer_python} has no pgx and mctx: name one with --peer-python")
-    peers = dict(zip(PEERS, found.split(), strict=True))
     facts = {
         "about": (__doc__ or "").split("\n\n")[0].replace("\n", " "),
         "command": shlex.join(["python", *sys.argv]),
         "machine": system() | {"load_before": os.getloadavg()[0]},
-        "peers": peers | {"open_spiel": version("open_spiel")},
+        "peers": dict(zip(PEERS, asked.stdout.split(), strict=True)),
+        "open_spiel": version("open_spiel"),
     }
-    out = RESULTS / ("search.json" if options.part == "all" else f"search_{options.part}.json")
-    out, done = options.out or out, {}
-    for name in there if options.part == "all" else [options.part]:
+    every, done = options.part == "all", {}
+    out = options.out or RESULTS / ("search.json" if every else f"search_{options.part}.json")
+    for name in there if every else [options.part]:
         done[name] = run_part(there[name], options)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, {**facts, "parts": done})

@@ -173,7 +173,7 @@ def build(settings: Mapping[str, Any], file: str) -> Experiment:
     for section, folder in SECTIONS.items():
         path, chosen = f"{section}.name", group(settings.get(section, {}), file, section)
         if "name" not in chosen:
-            raise Mistake(f"{file}: {path} is missing; choose from {', '.join(names(folder))}")
+            raise Mistake(f"{file}: {path} is missing; `rlplay list {folder}` names them all")
         kinds.append(plugin(folder, convert(str, chosen["name"], file, path)).Config)
     return Experiment(**vars(convert(concrete(*kinds), settings, file)))
 
@@ -219,7 +219,7 @@ def plugin(kind: Literal["envs", "agents"], name: str) -> types.ModuleType:
     """Load `name`.py of envs/ or agents/. Raises Mistake where there is no such file, where it
     needs a module that is not installed, and where Python would find a foreign `kind` package."""
     if name not in names(kind):
-        hint = nearest(name, names(kind)) or f"; choose from {', '.join(names(kind))}"
+        hint = nearest(name, names(kind)) or f"; `rlplay list {kind}` names them all"
         raise Mistake(f"no {kind[:-1]} called {name!r}{hint}")
     spec = importlib.util.find_spec(kind)
     places = list(spec.submodule_search_locations or [spec.origin]) if spec else []

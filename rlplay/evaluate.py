@@ -21,7 +21,7 @@ class Config:
     """The protocol of an evaluation."""
 
     num_episodes: Annotated[int, Range(0)] = 30
-    """Episodes to play, each from its own seed; 0 for none, where the learning is the score."""
+    """Episodes to play, each from its own seed. 0 for none, where the learning is the score."""
     num_envs: Annotated[int, Range(1)] = 10
     """Episodes played side by side; more where an agent is more learners, one for each env, so that
     as many of them as there are episodes are scored."""

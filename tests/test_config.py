@@ -194,7 +194,7 @@ FLAG_MISTAKES = {
     "--env.options size": "--env.options is a group of settings",
     "--agent dqn": "--agent is a group of settings; write for example --agent.name value",
     "--agent dqn --agent.name dqn": "--agent is a group of settings",
-    "--agent.name dnq": "no agent called 'dnq'; did you mean 'dqn'?",
+    "--agent.name dqm": "no agent called 'dqm'; did you mean 'dqn'?",
     "--env.name gymnasum": "no env called 'gymnasum'; did you mean 'gymnasium'?",
     "--agent.name ../agents/dqn": "no agent called '../agents/dqn'",
     "--agent.name": "--agent.name must be text, not empty",
@@ -227,10 +227,10 @@ FILE_MISTAKES = {
     "env: {name: gymnasium, options: {x: [1]}}\nagent: {name: dqn}": (
         "x.yaml: env.options.x must be true or false or a whole number or a number or text, not [1]"
     ),
-    "agent: {name: dqn}": "x.yaml: env.name is missing; choose from atari",
-    "env: {name: gymnasium}": "x.yaml: agent.name is missing; choose from dqn",
+    "agent: {name: dqn}": "x.yaml: env.name is missing; `rlplay list envs` names",
+    "env: {name: gymnasium}": "x.yaml: agent.name is missing; `rlplay list agents` names",
     "env: {name: gymnasium}\nagent: {double: true}": "x.yaml: agent.name is missing",
-    "env: {name: gymnasium}\nagent: {name: dnq}": "no agent called 'dnq'; did you mean 'dqn'?",
+    "env: {name: gymnasium}\nagent: {name: dqm}": "no agent called 'dqm'; did you mean 'dqn'?",
     "env: {name: gymnasium}\nagent: {name: 3}": "x.yaml: agent.name must be text, not 3",
     "env: {name: gymnasium}\nagent: dqn": ("x.yaml: agent must be a group of settings, not 'dqn'"),
     PLAYS + "checkpoint:": "x.yaml: checkpoint must be a group of settings, not empty",
