@@ -82,6 +82,8 @@ class Model:
         Mistake where they are no decision process."""
         rows = transitions if isinstance(transitions, np.ndarray) else list(transitions)
         table = np.asarray(rows, np.float64).reshape(-1, 6)
+        if not ((table[:, 3] >= 0) & np.isfinite(table[:, 3])).all():
+            raise Mistake("a model's probabilities must not be negative, and must be numbers")
         table = table[table[:, 3] != 0]
         table = table[np.lexsort(table[:, [4, 5, 2, 1, 0]].T)]
         state, action = table[:, 0], table[:, 1]

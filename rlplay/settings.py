@@ -163,6 +163,9 @@ def fit(kind: Any, value: Any) -> Any:
     elif origin is tuple and args[1:] == (...,):
         if isinstance(value, list):
             return tuple(fit(args[0], item) for item in value)
+    elif origin is tuple:
+        if isinstance(value, list) and len(value) == len(args):
+            return tuple(map(fit, args, value))
     elif kind is float:
         if type(value) in (int, float) and not math.isnan(value):
             return float(value)
@@ -184,7 +187,8 @@ def allowed(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(map(allowed, args))
     if origin is tuple:
-        return f"a list, each {allowed(args[0])}"
+        count = "" if args[1:] == (...,) else f" of {len(args)}"
+        return f"a list{count}, each {allowed(args[0])}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     return words.get(kind, "none" if kind is types.NoneType else "a group of settings")
 

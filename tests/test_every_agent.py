@@ -14,6 +14,7 @@ from gymnasium.spaces import Box, Discrete
 from envs import bandit, gridworld, tictactoe
 from envs import gymnasium as worlds
 from rlplay import checkpoint, config, search
+from rlplay import settings as settings_
 from rlplay.core import Agent, Env, Mistake, Spec, State, Step
 from rlplay.nets import encoders
 from rlplay.play import collect, play
@@ -232,6 +233,11 @@ def test_world_that_starts_anew_is_no_trouble(name, world):
     learned(env, agent, 10)
     agent.cut()
     learned(env, agent, 10)
+
+
+def test_default_settings_can_be_written_down_and_read_again(name, world):
+    kind = config.plugin("agents", name).Config
+    assert settings_.convert(kind, settings_.to_dict(kind()), "x.yaml", "agent") == kind()
 
 
 def test_settings_carry_the_files_name(name, world):

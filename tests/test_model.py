@@ -172,3 +172,9 @@ def test_row_outside_of_the_model_is_a_mistake(place):
     state, action = place
     with pytest.raises(Mistake, match=f"has none for action {action} in state {state}"):
         Model.of(3, 2, [*ROWS, (*place, 0, 1.0, 0.0, False)], START)
+
+
+def test_negative_probability_is_not_hidden_by_merging_equal_rows():
+    rows = [(0, 0, 0, 1.5, 0.0, False), (0, 0, 0, -0.5, 0.0, False)]
+    with pytest.raises(Mistake, match="must not be negative"):
+        Model.of(1, 1, rows, np.ones(1))
