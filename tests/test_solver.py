@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from envs import _connect_four_openings as file
 from envs import _connect_four_solver as solver
 from envs.connect_four import WIDTH, ConnectFour
 from envs.othello import Othello
@@ -100,43 +99,6 @@ def test_full_and_crowded_tables_give_the_same_values():
     tiny, large = np.zeros(2**4, np.uint64), np.zeros(2**18, np.uint64)
     for one in zip(*stones(boards), strict=True):
         assert solver.value(*one, tiny) == solver.value(*one, large)
-
-
-def test_first_moves_are_worth_what_is_known():
-    """Allis (1988): the first player wins with the middle column only, and loses at the edges. As
-    far as they are on file: those in the middle take minutes."""
-    first = CONNECT_FOUR.play(CONNECT_FOUR.start(WIDTH), np.arange(WIDTH))
-    truth = dict(zip(keys(first), [-2, -1, 0, 1, 0, -1, -2], strict=True))
-    found = [(truth[key], -value) for key, value in on_file().items() if key in truth]
-    assert len(found) >= 2
-    assert all(known == value for known, value in found)
-
-
-def test_values_on_file_are_of_positions_and_agree():
-    assert (np.diff(solver.openings()[0]) > 0).all()
-    known, num_compared = on_file(), 0
-    for key, value in known.items():
-        own, taken = solver.stones(key)
-        assert solver.key(own, taken, solver.count(taken)) == key
-        assert abs(value) <= 21
-        following = file.following(own, taken)
-        num_free = solver.count((taken + solver.BOTTOM) & solver.FULL)
-        if len(following) == num_free and {*following} <= {*known}:  # and none of them wins
-            assert value == max(-known[one] for one in following)
-            num_compared += 1
-    assert num_compared > 20
-
-
-def test_values_on_file_are_found_again_by_search():
-    many = [key for key in on_file() if solver.count(solver.stones(key)[1]) == file.MOST_STONES]
-    table = np.zeros(2**20, np.uint64)
-    for key in many[::16]:
-        assert solver.value(*solver.stones(key), table) == on_file()[key]
-
-
-def on_file() -> dict[int, int]:
-    numbers, values = solver.openings()
-    return dict(zip(numbers.tolist(), values.tolist(), strict=True))
 
 
 def test_values_are_read_from_the_file(tmp_path):
