@@ -553,6 +553,8 @@ def test_ctrl_c_in_the_final_evaluation_can_be_resumed(tiny, tmp_path, monkeypat
 def test_ctrl_c_in_a_recording_leaves_no_half_film(tiny, tmp_path, monkeypatch, finished, moment):
     root = tmp_path / "others"
     films = tree(finished / "recordings")
+    # As in a process of its own: libraries that other tests have loaded may listen to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patched:
         patched.setattr(moment, lambda *_, **__: interrupt())
         answer = rlplay("train", tiny, "--runs", root)
