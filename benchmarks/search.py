@@ -7,10 +7,11 @@ Every measurement is a process of its own. A round measures each side once, the 
 ratios are taken within a round. pgx and mctx may live in an environment of their own, whose Python
 is named with --peer-python: `pip install pgx==2.6.0 mctx==0.0.71 jax==0.10.2`.
 
-All sides play against themselves, and begin a new game where one has ended, with all of that on the
-clock; nothing is learned. With networks, each move takes 32 simulations of Gumbel search. The one
-layer is 84 x 8 weights, for 7 logits and the value; the tower is rlplay's with 4 blocks of 32
-channels and no norms, which is written out for jax below.
+All sides play against themselves and begin a new game where one has ended, with all of that on the
+clock; nothing is learned. Random moves are made in calls, one after another, or in one compiled
+loop, which for rlplay is the rollout of its search. With networks, each move takes 32 simulations
+of Gumbel search. The one layer is 84 x 8 weights, for 7 logits and the value; the tower is rlplay's
+with 4 blocks of 32 channels and no norms, which is written out for jax below.
 """
 
 from __future__ import annotations
@@ -62,16 +63,17 @@ def parts() -> dict[str, Part]:
     faster: dict[str, list[Goal]] = {"moves": [], "layer": [], "tower": []}
     for n in (256, 128):
         us, them, games = f"rlplay, {n} games", f"pgx + mctx, {n} games", {"num_games": n}
-        moves[us] = {"measure": "rlplay_moves", **games}
-        moves[f"{us}, rollout"] = {"measure": "rlplay_rollouts", **games}
-        moves[them] = {"measure": "pgx_moves", **games}
+        for how, mine, turns in (("calls", "moves", 1), ("fused", "rollouts", 200)):
+            moves[f"{us}, {how}"] = {"measure": f"rlplay_{mine}", **games}
+            moves[f"{them}, {how}"] = {"measure": "pgx_moves", "turns": turns, **games}
+            faster["moves"].append(Goal(f"{us}, {how}", f"{them}, {how}", 10))
         for t in (1, 2):
             layer[f"{us}, threads: {t}"] = {"measure": "rlplay_layer", "threads": t, **games}
         for dtype in ("auto", "float32"):
             tower[f"{us}, {dtype}"] = {"measure": "rlplay_tower", "precision": dtype, **games}
         layer[them] = {"measure": "mctx_search", "network": "jax_layer", **games}
         tower[them] = {"measure": "mctx_search", "network": "jax_tower", **games}
-        for name, sides, aim in (("moves", moves, 10), ("layer", layer, 3), ("tower", tower, 2.5)):
+        for name, sides, aim in (("layer", layer, 3), ("tower", tower, 2.5)):
             faster[name] += [Goal(ours, them, aim) for ours in list(sides)[-3:-1]]
     shares = [Goal(side, None, 0.85, "net_share") for side in tower if "rlplay" in side]
     for side in list(tower)[:3]:
@@ -79,7 +81,7 @@ def parts() -> dict[str, Part]:
         shares.append(Goal(side, alone, None))
     for n in (256, 1):
         mcts[f"rlplay's mcts, num_games {n}"] = {"measure": "rlplay_mcts", "num_games": n}
-    beside = [Goal(side, "OpenSpiel's MCTS, num_games 1", 1) for side in mcts]
+    beside = [Goal(side, "OpenSpiel's MCTS, num_games 1", None) for side in mcts]
     mcts["OpenSpiel's MCTS, num_games 1"] = {"measure": "openspiel_mcts"}
     for what in ("layer", "tower"):
         mine = {"measure": f"rlplay_{what}", "num_games": 128, "seconds": 0}
@@ -105,22 +107,23 @@ def rlplay_moves(options: Any) -> Counts:
     @njit
     def pick(mask: Any, share: Any, action: Any) -> None:
         for i in range(len(mask)):
-            left = int(share[i] * mask[i].sum())
-            for a in range(mask.shape[1]):
-                left -= mask[i, a]
-                if left < 0:
-                    action[i] = a
-                    break
+            action[i], left = 0, int(share[i] * mask[i].sum())
+            while left or not mask[i, action[i]]:
+                left -= mask[i, action[i]]
+                action[i] += 1
 
     game, random = ConnectFour(), np.random.default_rng(options.seed)
     first, state = game.start(1), game.start(options.num_games)
     action = np.empty(options.num_games, np.int64)
     while True:
-        pick(game.action_mask(state), random.random(len(state)), action)
-        state = game.play(state, action)
-        over = game.over(state)
-        state[over] = first
-        yield {"rate": len(state), "games": float(over.sum())}
+        ended = np.zeros(len(state))
+        for _ in range(100):
+            pick(game.action_mask(state), random.random(len(state)), action)
+            state = game.play(state, action)
+            over = game.over(state)
+            state[over] = first
+            ended += over
+        yield {"rate": 100 * len(state), "games": float(ended.sum())}
 
 
 def rlplay_rollouts(options: Any) -> Counts:
@@ -128,14 +131,13 @@ def rlplay_rollouts(options: Any) -> Counts:
     to be as many as in the mean of some other random games."""
     from envs.connect_four import ConnectFour
 
-    others = Counter()
-    for counts in islice(rlplay_moves(options), 5000):
-        others.update(counts)
+    others = list(islice(rlplay_moves(options), 50))
+    length = sum(one["rate"] for one in others) / sum(one["games"] for one in others)
     game, random = ConnectFour(), np.random.default_rng(options.seed)
-    state, length = game.start(options.num_games), others["rate"] / others["games"]
+    state = game.start(options.num_games)
     while True:
-        n = len(game.rollout(state, random))
-        yield {"rate": n * length, "games": n}
+        games = len(game.rollout(state, random))
+        yield {"rate": games * length, "games": games}
 
 
 def rlplay_layer(options: Any) -> Counts:
@@ -233,7 +235,7 @@ def openspiel_mcts(options: Any) -> Counts:
 
 
 def pgx_moves(options: Any) -> Counts:
-    """200 moves of all games in one compiled loop."""
+    """So many moves of all games in one compiled loop."""
     import jax
 
     step, first, renewed = pgx_games(options)
@@ -244,11 +246,11 @@ def pgx_moves(options: Any) -> Counts:
         logits = jax.numpy.where(state.legal_action_mask, 0.0, -jax.numpy.inf)
         return renewed(step(state, jax.random.categorical(drawing, logits)), first), key
 
-    moves = jax.jit(lambda carried: jax.lax.fori_loop(0, 200, move, carried))
+    moves = jax.jit(lambda carried: jax.lax.fori_loop(0, options.turns, move, carried))
     carried = first, jax.random.key(options.seed)
     while True:
         carried = jax.block_until_ready(moves(carried))
-        yield {"rate": 200 * options.num_games}
+        yield {"rate": options.turns * options.num_games}
 
 
 def pgx_games(options: Any) -> tuple[Callable, Any, Callable]:
@@ -364,13 +366,11 @@ def measure(options: Any) -> dict[str, float]:
     while spent < options.seconds:
         done.update(next(turns))
         spent = time.perf_counter() - started
-    if done:  # fewer cores than threads: the machine was busy with other things
-        result["cores"] = (time.process_time() - computed) / spent
+        result["cores"] = (time.process_time() - computed) / spent  # less where others took them
     return result | {name: float(count) / spent for name, count in done.items()}
 
 
 def in_new_process(settings: dict[str, Any], python: str, cache: str) -> dict[str, Any]:
-    """Measure one side, where its options speak of a cache with numba's in the folder `cache`."""
     if not settings["measure"].startswith(("pgx", "mctx")):
         python = sys.executable
     command = [python, __file__, "--measure", json.dumps(settings | {"began": time.time()})]
