@@ -13,6 +13,8 @@ import dataclasses
 import importlib
 import importlib.util
 import os
+import re
+import textwrap
 import types
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
@@ -209,10 +211,15 @@ def names(kind: Literal["envs", "agents", "configs"]) -> list[str]:
 
 
 def about(kind: Literal["envs", "agents", "configs"], name: str) -> str:
-    """Return the first line of a plugin's docstring or of a config's comment, running neither."""
+    """Return the first sentence of a plugin's docstring, or the first line of a config's comment,
+    in at most 96 characters, running neither."""
     path = HOME / kind / f"{name}.{'yaml' if kind == 'configs' else 'py'}"
-    line = path.read_text("utf-8").partition("\n")[0]
-    return line.strip('"#. ') if line.startswith(('"""', "#")) else ""
+    text = path.read_text("utf-8")
+    if not text.startswith(('"""', "#")):
+        return ""
+    paragraph = text.partition("\n" if kind == "configs" else "\n\n")[0].partition('"""\n')[0]
+    sentence = re.split(r"(?<!al)\.\s", " ".join(paragraph.split()) + " ")[0]
+    return textwrap.shorten(sentence.strip('"#. '), 96, placeholder=" ...")
 
 
 def plugin(kind: Literal["envs", "agents"], name: str) -> types.ModuleType:
