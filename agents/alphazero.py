@@ -36,6 +36,7 @@ from rlplay.core import (
     Trajectory,
 )
 from rlplay.nets import hardware
+from rlplay.nets.hardware import Replayed
 from rlplay.nets.optimize import Optimizer
 from rlplay.nets.tower import NormName, Tower, for_playing, worth
 from rlplay.positions import Positions
@@ -180,7 +181,10 @@ class AlphaZero(Agent):
         shape = (self.num_boards, *self.game.observation_shape)
         network = for_playing(self.tower, self.optimizer.masters, self.dtype, shape)
         for evaluator in self.evaluators:
-            evaluator.network = network
+            evaluator.ask = network
+            if self.device.type == "cuda":  # each with a memory of its own for what goes in and out
+                with torch.inference_mode():
+                    evaluator.ask = Replayed(network, torch.zeros(shape, device=self.device))
 
     def act(self, step: Step, explore: bool = True) -> Decision:
         """Search the boards `step.state` [N]: to win, or with `explore` to learn."""
@@ -347,7 +351,7 @@ class AlphaZero(Agent):
 class Evaluator:
     """What the network says of boards [N], for a search; and how long it took."""
 
-    network: Tower
+    ask: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]  # the network, [N, C, H, W]
 
     def __init__(self, game: Game, device: torch.device) -> None:
         self.game, self.device = game, device
@@ -357,7 +361,7 @@ class Evaluator:
     def __call__(self, state: Array) -> tuple[Array, Array]:
         planes = torch.from_numpy(self.game.observe(state))
         started = time.perf_counter()
-        logits, points = self.network(planes.to(self.device, non_blocking=True))
+        logits, points = self.ask(planes.to(self.device, non_blocking=True))
         value = worth(points)
         found = logits.cpu().numpy(), value.cpu().numpy()
         self.seconds += time.perf_counter() - started

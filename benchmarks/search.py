@@ -37,7 +37,14 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results"
 NUM_SIMULATIONS, NUM_ROLLOUTS = 32, 1000  # for each move: with a network, and with random play
 BLOCKS, CHANNELS = 4, 32
-COLUMNS = {"rate": ",.0f", "net_share": ".3f", "cores": ".2f", "first_s": ".2f"}
+COLUMNS = {
+    "rate": ",.0f",
+    "games": ",.1f",
+    "net_share": ".3f",
+    "gpu_percent": ".0f",
+    "cores": ".2f",
+    "first_s": ".2f",
+}
 PEERS = ("pgx", "mctx", "jax", "jaxlib", "numpy")
 
 Counts = Iterator[dict[str, float]]  # what was done in each turn, without end
@@ -89,12 +96,15 @@ def parts() -> dict[str, Part]:
             start[f"rlplay, {what}, {cache} cache"] = mine | {"cache": cache}
     limits = [Goal(side, None, 30 if "empty" in side else 3, "first_s") for side in start]
     start["pgx + mctx, layer"] = layer["pgx + mctx, 128 games"] | {"seconds": 0}
+    large = {"measure": "rlplay_tower", "device": "cuda", "tower": (5, 128), "num_games": 1024}
+    cuda = {"rlplay, 5 x 128, CUDA": large | {"seconds": 20}}
     return {
         "moves": Part("random moves", moves, faster["moves"]),
         "layer": Part("simulations, network of one layer", layer, faster["layer"]),
         "tower": Part("simulations, tower of 4 x 32", tower, faster["tower"] + shares),
         "mcts": Part("simulations, each a random game", mcts, beside),
         "start": Part("from the start of Python to the first move", start, limits, 1, False),
+        "cuda": Part("simulations, tower of 5 x 128 on CUDA", cuda, []),
     }
 
 
@@ -186,7 +196,7 @@ def rlplay_tower(options: Any) -> Counts:
 
     env = connect_four.Config(num_envs=options.num_games).make()
     how = {"search": search.Config("gumbel", NUM_SIMULATIONS), "precision": options.precision}
-    config = Config("alphazero", BLOCKS, CHANNELS, device="cpu", **how)
+    config = Config("alphazero", *options.tower, device=options.device, **how)
     agent = config.make(env.spec, options.seed, learns=False)
     evaluators, moments = agent.evaluators[: agent.num_parts], play(env, agent, env.reset(0))
 
@@ -194,16 +204,20 @@ def rlplay_tower(options: Any) -> Counts:
     def answer(i: int, rows: np.ndarray) -> Any:
         planes = torch.from_numpy(env.game.observe(env.boards[rows]))
         for _ in range(20):
-            evaluators[i].network(planes)
+            evaluators[i].ask(planes)
 
     while options.alone:
         agent.spread(answer, options.num_games, 1)
         yield {"rate": 20 * options.num_games}
     while True:
         before = sum(one.seconds for one in evaluators)
-        live = ~next(moments).step.done
+        moment = next(moments)
         inside = sum(one.seconds for one in evaluators) - before
-        yield {"rate": live.sum() * NUM_SIMULATIONS, "net_share": inside / len(evaluators)}
+        yield {
+            "rate": (~moment.step.done).sum() * NUM_SIMULATIONS,
+            "games": moment.following.done.sum(),
+            "net_share": inside / len(evaluators),
+        }
 
 
 def rlplay_mcts(options: Any) -> Counts:
@@ -363,11 +377,23 @@ def measure(options: Any) -> dict[str, float]:
     next(turns)
     result = {"first_s": time.time() - options.began, "first_cpu_s": time.process_time()}
     done, spent, started, computed = Counter(), 0.0, time.perf_counter(), time.process_time()
+    watched = watching() if options.device == "cuda" else None
     while spent < options.seconds:
         done.update(next(turns))
         spent = time.perf_counter() - started
         result["cores"] = (time.process_time() - computed) / spent  # less where others took them
+    if watched is not None:
+        watched.terminate()
+        result["gpu_percent"] = float(
+            np.mean([float(line) for line in watched.communicate()[0].split()])
+        )
     return result | {name: float(count) / spent for name, count in done.items()}
+
+
+def watching() -> subprocess.Popen[str]:
+    """Print every second in what share of the time the GPU was at work, percent."""
+    what = "--query-gpu=utilization.gpu --format=csv,noheader,nounits --loop-ms=1000"
+    return subprocess.Popen(["nvidia-smi", *what.split()], stdout=subprocess.PIPE, text=True)
 
 
 def in_new_process(settings: dict[str, Any], python: str, cache: str) -> dict[str, Any]:
@@ -382,6 +408,7 @@ def in_new_process(settings: dict[str, Any], python: str, cache: str) -> dict[st
 def run_part(part: Part, options: Any) -> dict[str, Any]:
     rounds, runs = options.rounds or part.rounds, {side: [] for side in part.sides}
     common = {"seconds": options.seconds, "alone": False, "precision": "auto", "threads": 1}
+    common |= {"device": "cpu", "tower": (BLOCKS, CHANNELS)}
     print(f"\n{part.about}; rounds: {rounds}, seconds: {options.seconds:g}", flush=True)
     for i in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
@@ -435,6 +462,7 @@ def main() -> None:
         "open_spiel": version("open_spiel"),
     }
     every, done = options.part == "all", {}
+    there = {name: part for name, part in there.items() if not every or name != "cuda"}
     out = options.out or RESULTS / ("search.json" if every else f"search_{options.part}.json")
     for name in there if every else [options.part]:
         done[name] = run_part(there[name], options)
