@@ -263,7 +263,7 @@ class AlphaZero(Agent):
                 metrics |= self.update()
             metrics |= {"train/learning_rate": rate, "train/n_updates": self.num_updates}
             self.publish()
-        metrics |= self.timing.metrics(self.evaluators[: self.num_parts])
+        metrics |= self.timing.metrics(self.evaluators[: self.num_parts], len(games.length))
         self.timing = Timing()
         return metrics
 
@@ -376,8 +376,8 @@ class Timing:
     def __init__(self) -> None:
         self.seconds, self.simulations = 0.0, 0
 
-    def metrics(self, evaluators: list[Evaluator]) -> dict[str, float]:
-        """Return rates and start the evaluators' counts again."""
+    def metrics(self, evaluators: list[Evaluator], num_games: int) -> dict[str, float]:
+        """Return rates, given how many games have ended, and start the evaluators' counts again."""
         inside = sum(one.seconds for one in evaluators) / len(evaluators)
         num_calls = sum(one.num_calls for one in evaluators)
         num_boards = sum(one.num_boards for one in evaluators)
@@ -386,6 +386,7 @@ class Timing:
         if not num_calls:
             return {}
         return {
+            "time/games_per_second": num_games / self.seconds,
             "time/simulations_per_second": self.simulations / self.seconds,
             "time/evaluations_per_second": num_boards / self.seconds,
             "search/mean_batch": num_boards / num_calls,

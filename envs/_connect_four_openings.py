@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 
 from envs import _connect_four_solver as solver
 from envs.connect_four import ConnectFour
-from rlplay.accuracy import positions
+from rlplay.accuracy import NUM_BOARDS, positions
 
-NUM_BOARDS = 1000  # of `rlplay evaluate`
-MOST_STONES = 11  # with more, a value takes a few hundredths of a second
+MOST_STONES = solver.MANY_STONES  # with more, a value takes hundredths of a second
 TABLE_BITS = 27
 
 
@@ -42,7 +41,8 @@ def main() -> None:
         return key, solver.value(*solver.stones(key), table)
 
     with ThreadPoolExecutor(terms.threads) as pool:
-        for found in pool.map(work, [key for key in wanted if key not in known]):
+        for done in as_completed([pool.submit(work, key) for key in wanted if key not in known]):
+            found = done.result()
             known.update([found] if found else [])
             if time.monotonic() > saved + 60:
                 saved = time.monotonic()

@@ -35,7 +35,7 @@ class Config:
     num_envs: Annotated[int, Range(1)] = 1
     """Boards side by side."""
     random_opening: Annotated[int, Range(0, 60)] = 0
-    """Moves played at random before each game is handed to the players."""
+    """Up to so many moves are played at random before the players take over."""
     size: Annotated[int, Range(3, LARGEST)] = 9
     """Rows and columns of the board; 15 in tournaments."""
     line: Annotated[int, Range(3, LARGEST)] = 5

@@ -80,7 +80,7 @@ def load(config: str, overrides: Sequence[str] = ()) -> Experiment:
 
 def player(text: str) -> AgentConfig:
     """Return the settings of an agent written in one word: its name and, after a colon, what
-    differs from the defaults, as in "mcts:num_simulations=1000,rollouts=2". Raises Mistake."""
+    differs from the defaults, as in "mcts:num_simulations=1000,num_rollouts=2". Raises Mistake."""
     return in_one_word("agents", text)
 
 
@@ -92,8 +92,12 @@ def world(text: str) -> EnvConfig:
 
 def in_one_word(kind: Literal["envs", "agents"], text: str) -> Any:
     name, _, settings = text.partition(":")
+    found = plugin(kind, name).Config
     flags = parse([f"--{setting}" for setting in settings.split(",") if setting])
-    return convert(plugin(kind, name).Config, flags, text)
+    try:
+        return convert(found, flags, text, kind.removesuffix("s"))
+    except Mistake as mistake:
+        raise Mistake(f"in {text!r}, {str(mistake).removeprefix('--')}") from mistake
 
 
 class Variant(NamedTuple):

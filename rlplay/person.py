@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rlplay.core import Agent, Array, Decision, Game, nearest
-from rlplay.match import step_at
+from rlplay.match import decide
 
 HELP = "a move, or: moves, undo, hint, thoughts, help, quit"
 TOP = 5
@@ -34,13 +34,14 @@ def play(
     while not game.over(boards[-1])[0]:
         board = boards[-1]
         if game.player(board)[0] != side:
-            thought = agent.act(step_at(game, board), explore=False)
+            thought = decide(game, agent, board)
             action = thought.action
             say(f"The agent plays {game.action_names[int(action[0])]}.{expectation(thought)}")
         else:
             try:
                 word = ask("your move> ").strip().lower()
             except EOFError:
+                say("")  # the prompt stands alone
                 return None
             if word in ("quit", "q", "exit"):
                 return None
@@ -49,7 +50,7 @@ def play(
                 continue
             if word in ("hint", "thoughts"):
                 if word == "hint" or thought is None:
-                    thought = agent.act(step_at(game, board), explore=False)
+                    thought = decide(game, agent, board)
                 say(hint(game, thought) if word == "hint" else thoughts(game, thought))
                 continue
             number = move(game, board, word, say)
@@ -119,4 +120,4 @@ def thoughts(game: Game, thought: Decision) -> str:
         cells = [notes[kind][0][a] for kind in kinds]
         written = [f"{c:>10}" if isinstance(c, np.integer) else f"{c:>10.2f}" for c in cells]
         lines.append(f"{game.action_names[int(a)]:<8}" + "".join(written))
-    return "\n".join(lines) + expectation(thought)
+    return "\n".join([*lines, expectation(thought).strip()]).strip()
