@@ -46,6 +46,7 @@ COLUMNS = {
     "first_s": ".2f",
 }
 PEERS = ("pgx", "mctx", "jax", "jaxlib", "numpy")
+THEIRS = ("pgx", "mctx")  # how measurements begin that the peers' Python makes
 
 Counts = Iterator[dict[str, float]]  # what was done in each turn, without end
 
@@ -397,7 +398,7 @@ def watching() -> subprocess.Popen[str]:
 
 
 def in_new_process(settings: dict[str, Any], python: str, cache: str) -> dict[str, Any]:
-    if not settings["measure"].startswith(("pgx", "mctx")):
+    if not settings["measure"].startswith(THEIRS):
         python = sys.executable
     command = [python, __file__, "--measure", json.dumps(settings | {"began": time.time()})]
     more = {"NUMBA_CACHE_DIR": f"{cache}/{settings['measure']}"} if "cache" in settings else {}
@@ -450,21 +451,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first round; the next has +1")
     parser.add_argument("--out", type=Path, help="default: in benchmarks/results")
     options = parser.parse_args()
-    code = f"from importlib.metadata import version; print(*map(version, {PEERS}))"
-    asked = subprocess.run([options.peer_python, "-c", code], stdout=subprocess.PIPE, text=True)
-    if asked.returncode:
-        parser.error(f"{options.peer_python} has no pgx and mctx: name one with --peer-python")
+    every, done = options.part == "all", {}
+    names = [name for name in there if name != "cuda"] if every else [options.part]
+    peers = {}
+    if any(s["measure"].startswith(THEIRS) for name in names for s in there[name].sides.values()):
+        code = f"from importlib.metadata import version; print(*map(version, {PEERS}))"
+        asked = subprocess.run([options.peer_python, "-c", code], stdout=subprocess.PIPE, text=True)
+        if asked.returncode:
+            parser.error(f"{options.peer_python} has no pgx and mctx: name one with --peer-python")
+        peers = dict(zip(PEERS, asked.stdout.split(), strict=True))
     facts = {
         "about": (__doc__ or "").split("\n\n")[0].replace("\n", " "),
         "command": shlex.join(["python", *sys.argv]),
         "machine": system() | {"load_before": os.getloadavg()[0]},
-        "peers": dict(zip(PEERS, asked.stdout.split(), strict=True)),
+        "peers": peers,
         "open_spiel": version("open_spiel"),
     }
-    every, done = options.part == "all", {}
-    there = {name: part for name, part in there.items() if not every or name != "cuda"}
     out = options.out or RESULTS / ("search.json" if every else f"search_{options.part}.json")
-    for name in there if every else [options.part]:
+    for name in names:
         done[name] = run_part(there[name], options)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, {**facts, "parts": done})

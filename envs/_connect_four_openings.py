@@ -19,7 +19,6 @@ from envs import _connect_four_solver as solver
 from envs.connect_four import ConnectFour
 from rlplay.accuracy import NUM_BOARDS, positions
 
-MOST_STONES = solver.MANY_STONES  # with more, a value takes hundredths of a second
 TABLE_BITS = 27
 
 
@@ -58,7 +57,7 @@ def evaluated() -> list[int]:
     own = board["stones"][np.arange(len(board)), board["player"]]
     keys = {key for one in zip(own, taken, strict=True) for key in following(*one)}
     number = {key: solver.count(solver.stones(key)[1]) for key in keys}
-    few = [key for key in sorted(keys) if number[key] <= MOST_STONES]
+    few = [key for key in sorted(keys) if number[key] < solver.MANY_STONES]
     return sorted(few, key=lambda key: -number[key])
 
 

@@ -183,15 +183,15 @@ def search(own, taken, num_stones, alpha, beta, table, scratch):
         stone = free & column
         if stone:
             # By insertion, most threats first; the move and their number share a word.
-            made = np.uint64(count(completing(own | stone, taken | stone)))
+            made = np.uint64(count(completing(own | stone, taken | stone)))  # below 64
             place = num_moves
-            while place > 0 and moves[place - 1] & np.uint64(15) < made:
+            while place > 0 and moves[place - 1] & np.uint64(63) < made:
                 moves[place] = moves[place - 1]
                 place -= 1
-            moves[place] = stone << np.uint64(4) | made
+            moves[place] = stone << np.uint64(6) | made
             num_moves += 1
     for i in range(num_moves):
-        following = taken | moves[i] >> np.uint64(4)
+        following = taken | moves[i] >> np.uint64(6)
         bound = -search(other, following, num_stones + 1, -beta, -alpha, table, scratch)
         if bound >= beta:
             table[slot] = sought << BYTE | np.uint64(bound + LOWER)

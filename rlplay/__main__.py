@@ -163,12 +163,13 @@ def go(training: Training, folder: Run, command: list[str]) -> int:
     )
     say(f"Ctrl-C saves and stops; `rlplay {tensorboard_of(folder)}` shows the curves")
     code = training.run(folder)
-    path = shlex.quote(str(folder.folder))
+    path, spec = shlex.quote(str(folder.folder)), training.env.spec
     if code == 0:
+        is_game = spec.num_players == 2 and spec.model is not None
         suggest(
             *[f"evaluate {path}"] * bool(experiment.evaluation.num_episodes),
             *[f"record {path}"] * bool(experiment.recording.max_steps),
-            *[f"ladder {path}", f"play --against {path}"] * (training.env.spec.num_players == 2),
+            *[f"ladder {path}", f"play --against {path}"] * is_game,
             f"plot {path}",
             tensorboard_of(folder),
         )

@@ -26,7 +26,7 @@ def positions(game: Game, count: int, seed: int = SEED) -> Array:
     """Return `count` boards of random play, [count], about as many of every length that games last
     for, none of them finished."""
     generator = np.random.default_rng([*b"positions", seed])
-    plies = generator.integers(game.max_moves, size=count) % longest(game)
+    plies = generator.integers(longest(game), size=count)
     boards, missing = game.start(count), np.arange(count)
     while len(missing):
         state, left = game.start(len(missing)), plies[missing]

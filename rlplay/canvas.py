@@ -232,11 +232,8 @@ class BoardCanvas(Canvas):
         from PIL import Image, ImageDraw, ImageFont
 
         places, pitch = self.game.places(moment.step.state[:1])
-        begin, end, pitch = (
-            2 * places[:, 0],
-            2 * places[:, 1],
-            2 * pitch,
-        )  # twice as large as in the end
+        places, pitch = 2 * places, 2 * pitch  # twice as large as in the end
+        begin, end = places[:, 0], places[:, 1]
         moves = (begin != end).any(1)  # [A] bool
         middle = begin + ALONG * (end - begin)
         parts = np.sqrt(shares / max(shares.max(), 1e-9))

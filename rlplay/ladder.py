@@ -1,7 +1,7 @@
 """How strong a run has become: its checkpoints and opponents of known strength on one Elo scale.
 
 Each checkpoint plays every opponent and the checkpoint before it; the opponents play each other.
-The first opponent has 0 Elo.
+The last opponent has 0 Elo.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rlplay import checkpoint, config, plot, record
 from rlplay.core import Agent, Mistake, Range
 from rlplay.curves import Curve
 from rlplay.match import Config as Terms
-from rlplay.match import Match, match, ratings
+from rlplay.match import Match, match, ratings, rules
 from rlplay.run import Run, load_player, write
 
 
@@ -32,7 +32,8 @@ class Config:
         "mcts:num_simulations=100",
         "mcts:num_simulations=1000",
     )
-    """Agents to be measured against, weak ones first; the first has 0 Elo."""
+    """Agents to be measured against, weak ones first; the last has 0 Elo, for how far one is above
+    those that hardly win a game is not known well."""
     num_games: Annotated[int, Range(1)] = 40
     """Games of every two who meet, colours swapped in pairs: of an odd number, one more."""
     random_opening: Annotated[int, Range(0)] = 2
@@ -55,9 +56,7 @@ def ladder(run: Run, terms: Config, announce: Callable[[str], None]) -> list[Pat
     game = None
     for name in steps:
         player = load_player(run, name, announce)
-        players[name], game = player.agent, player.spec.model
-        if player.spec.num_players != 2:
-            raise Mistake(f"{run.name} has learned {player.experiment.env.world}: no game for two")
+        players[name], game = player.agent, rules(player.spec)
         for text in opponents:
             if text not in players:
                 players[text] = config.player(text).make(player.spec, terms.seed, learns=False)
@@ -73,7 +72,7 @@ def ladder(run: Run, terms: Config, announce: Callable[[str], None]) -> list[Pat
         results[one, two] = match(game, players[one], players[two], played)
         numbers = results[one, two].summary()
         announce(f"[{i}/{len(meetings)}] {one} against {two}: {numbers['score']:.0%}")
-    found = ratings([*opponents, *steps], results, opponents[0])
+    found = ratings([*opponents, *steps], results, opponents[-1])
     for name, (elo, low, high) in found.items():
         announce(f"{name}: {elo:+.0f} Elo ({low:+.0f} to {high:+.0f})")
     return draw(run, game.name, found, steps, terms)

@@ -116,12 +116,18 @@ def seats(names: list[str], world: str, root: Path) -> tuple[Spec, list[Agent]]:
             "name the game, as in `rlplay play connect_four` or `rlplay match A B --game othello`,"
             " or a run that has learned one"
         )
-    if spec.num_players != 2:
-        raise Mistake("that takes a game for two, such as connect_four")
+    rules(spec)
     for name in names:
         if name not in agents:
             agents[name] = config.player(name).make(spec, 0, learns=False)
     return spec, [agents[name] for name in names]
+
+
+def rules(spec: Spec) -> Game:
+    """Return the rules of a game for two. Raises Mistake where a world tells none."""
+    if spec.num_players != 2 or not hasattr(spec.model, "play"):
+        raise Mistake("this world does not tell the rules of a game for two, as connect_four does")
+    return spec.model
 
 
 def match(game: Game, one: Agent, two: Agent, terms: Config) -> Match:
@@ -195,10 +201,13 @@ def openings(
 
 
 def drawn_again(pairs: Array, count: int, generator: np.random.Generator) -> Array:
-    """Return matches like the one whose P pairs of games scored `pairs`, [count, P]: drawn from
-    these and from one pair lost and one won besides, so that who won all is not sure to again."""
-    drawn = generator.integers(len(pairs) + 2, size=(count, len(pairs)))
-    return np.append(pairs, [0.0, 1.0])[drawn]
+    """Return matches like the one whose P pairs of games scored `pairs`, [count, P], drawn from
+    these. Who won all, or lost all, is not sure to again: then one pair that went the other way is
+    among them."""
+    if (pairs == pairs[0]).all() and pairs[0] in (0, 1):
+        pairs = np.append(pairs, 1 - pairs[0])
+    drawn = generator.integers(len(pairs), size=(count, len(pairs)))
+    return pairs[drawn]
 
 
 def ratings(

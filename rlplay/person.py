@@ -46,7 +46,8 @@ def play(
             if word in ("quit", "q", "exit"):
                 return None
             if word == "undo":
-                undo(game, boards, side, say)
+                if undo(game, boards, side, say):
+                    thought = None  # it was of a board that is gone
                 continue
             if word in ("hint", "thoughts"):
                 if word == "hint" or thought is None:
@@ -64,14 +65,16 @@ def play(
     return score
 
 
-def undo(game: Game, boards: list[Array], side: int, say: Callable[[str], None]) -> None:
-    """Take back moves until the person is to move again, before their last move."""
+def undo(game: Game, boards: list[Array], side: int, say: Callable[[str], None]) -> bool:
+    """Take back moves until the person is to move again, before their last move; return whether
+    there was one."""
     back = [i for i, board in enumerate(boards[:-1]) if game.player(board)[0] == side]
     if not back:
         say("There is no move of yours to take back.")
-        return
+        return False
     del boards[back[-1] + 1 :]
     say(game.show(boards[-1][0]))
+    return True
 
 
 def move(game: Game, board: Array, word: str, say: Callable[[str], None]) -> int | None:

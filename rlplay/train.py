@@ -290,7 +290,7 @@ def score(experiment: Experiment, agent: Agent) -> evaluate.Result:
         if protocol.epsilon > 0:
             agent = evaluate.Noisy(agent, protocol.epsilon, protocol.seed)
         terms = match.Config(protocol.num_episodes, protocol.random_opening, protocol.seed)
-        found = match.match(env.spec.model, agent, other, terms)
+        found = match.match(match.rules(env.spec), agent, other, terms)
         lengths, stalled = (found.actions >= 0).sum(1), np.zeros(len(found.scores), bool)
         return evaluate.Result(found.scores, lengths, stalled, opponent=protocol.opponent)
     finally:
@@ -299,9 +299,14 @@ def score(experiment: Experiment, agent: Agent) -> evaluate.Result:
 
 def opponent(experiment: Experiment, spec: Spec) -> Agent:
     """Return who the agent is scored against in a game for two. Raises Mistake where there is none
-    of that name, where it does not play that game, and for an opening that no game survives."""
+    of that name, where it does not play that game, for an opening that no game survives, and where
+    the world tells no rules."""
     protocol = experiment.evaluation
-    match.openings(spec.model, 1, protocol.random_opening, np.random.default_rng(0))
+    try:
+        game = match.rules(spec)
+    except Mistake as mistake:
+        raise Mistake(f"{mistake}: add --evaluation.num-episodes 0") from mistake
+    match.openings(game, 1, protocol.random_opening, np.random.default_rng(0))
     return config.player(protocol.opponent).make(spec, protocol.seed, learns=False)
 
 

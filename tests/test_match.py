@@ -131,6 +131,7 @@ def test_who_has_won_all_games_is_not_sure_to_win_all():
         (["nobody"], "tictactoe", "`rlplay list agents` names the agents"),
         (["uniform"], "", "name the game"),
         (["uniform"], "gridworld", "a game for two"),
+        (["uniform"], "pettingzoo", "a game for two"),
         (["mcts:num_simulations=0"], "tictactoe", "in 'mcts:num_simulations=0', num_simulations"),
         (["mcts:speed=1"], "tictactoe", "the mcts agent has no setting 'speed'"),
         (["uniform"], "gomoku:siz=9", "the gomoku env has no setting 'siz'; did you mean 'size'"),
@@ -149,6 +150,7 @@ def test_players_who_are_none_are_refused_with_what_to_type(names, world, hint, 
         (["--evaluation.opponent", "mcts:num_simulations=0"], "must be a whole number"),
         (["--env.name", "othello", "--evaluation.opponent", "perfect"], "can be solved"),
         (["--evaluation.random-opening", "9"], "hardly ever lasts 9 random moves"),
+        (["--env.name", "pettingzoo"], "add --evaluation.num-episodes 0"),
     ],
 )
 def test_opponent_that_cannot_play_is_refused_before_the_training(words, hint):

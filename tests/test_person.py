@@ -63,6 +63,13 @@ def test_undo_takes_back_both_moves():
     assert "no move of yours" in said
 
 
+def test_thoughts_after_undo_are_of_the_board_that_stands_again():
+    _, said = sit([NAMES[4], "undo", "thoughts"])  # the agent had moved on a board with a stone
+    lines = said.splitlines()
+    top = next(i for i, line in enumerate(lines) if "visits" in line)
+    assert [line.split()[0] for line in lines[top + 1 :][: person.TOP]] == [*NAMES[: person.TOP]]
+
+
 @pytest.mark.parametrize(
     ("word", "answer"),
     [
