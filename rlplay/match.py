@@ -214,26 +214,30 @@ def ratings(
     names: Sequence[str], results: Mapping[tuple[str, str], Match], anchor: str
 ) -> dict[str, tuple[float, float, float]]:
     """Return the Elo of each name with its 95% interval, such that `anchor` has 0: the likeliest
-    under the model of Bradley and Terry (1952), intervals by drawing the pairs of games again.
+    under the model of Bradley and Terry (1952), intervals by weighing the pairs of games anew (Rubin
+    1981, the Bayesian bootstrap). Each two are credited with a pair won and a pair lost besides, so
+    that no Elo is infinite.
 
     `results` holds the match of each two names that met, the first being agent one."""
     index = {name: i for i, name in enumerate(names)}
     pairs = [
-        (index[a], index[b], found.scores.reshape(-1, 2).mean(1))
+        (index[a], index[b], np.append(found.scores.reshape(-1, 2).mean(1), [0.0, 1.0]))
         for (a, b), found in results.items()
     ]
     generator = np.random.default_rng(0)
 
-    def fit(draws: bool) -> Array:
+    def fit(anew: bool) -> Array:
         won = np.zeros((len(names), len(names)))
         for a, b, scores in pairs:
-            drawn = drawn_again(scores, 1, generator) if draws else scores
-            won[a, b] += 2 * drawn.sum() + FIRM
-            won[b, a] += 2 * (1 - drawn).sum() + FIRM
+            num = len(scores)
+            weight = generator.standard_exponential(num) if anew else np.ones(num)
+            share = weight @ scores / weight.sum()
+            won[a, b] += 2 * num * share
+            won[b, a] += 2 * num * (1 - share)
         return bradley_terry(won)
 
-    best = fit(draws=False)
-    spread = np.stack([fit(draws=True) for _ in range(200)])
+    best = fit(anew=False)
+    spread = np.stack([fit(anew=True) for _ in range(200)])
     best = best - best[index[anchor]]
     spread = spread - spread[:, index[anchor], None]
     low, high = np.quantile(spread, [0.025, 0.975], axis=0)
