@@ -214,9 +214,9 @@ def ratings(
     names: Sequence[str], results: Mapping[tuple[str, str], Match], anchor: str
 ) -> dict[str, tuple[float, float, float]]:
     """Return the Elo of each name with its 95% interval, such that `anchor` has 0: the likeliest
-    under the model of Bradley and Terry (1952), intervals by weighing the pairs of games anew (Rubin
-    1981, the Bayesian bootstrap). Each two are credited with a pair won and a pair lost besides, so
-    that no Elo is infinite.
+    under the model of Bradley and Terry (1952), intervals by weighing the pairs of games anew, the
+    Bayesian bootstrap (Rubin 1981). Each two are credited with a pair won and a pair lost besides,
+    so that no Elo is infinite.
 
     `results` holds the match of each two names that met, the first being agent one."""
     index = {name: i for i, name in enumerate(names)}
