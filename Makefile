@@ -1,9 +1,13 @@
-# `make demo` trains, scores and films an Atari agent; `make test` checks everything.
+# `make demo` trains, scores and films an Atari agent, `make demo-connect-four` a player of Connect
+# Four; `make test` checks everything.
 PYTHON ?= python3
 BIN := .venv/bin
 
 demo: .venv/installed
 	$(BIN)/rlplay train road_runner/dqn
+
+demo-connect-four: .venv/installed
+	$(BIN)/rlplay train connect_four/alphazero
 
 test: .venv/installed
 	$(BIN)/python -m pytest
@@ -15,4 +19,4 @@ test: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: demo test
+.PHONY: demo demo-connect-four test

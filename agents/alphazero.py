@@ -36,6 +36,7 @@ from rlplay.core import (
     Trajectory,
 )
 from rlplay.nets import hardware
+from rlplay.nets.hardware import Replayed
 from rlplay.nets.optimize import Optimizer
 from rlplay.nets.tower import NormName, Tower, for_playing, worth
 from rlplay.positions import Positions
@@ -180,7 +181,10 @@ class AlphaZero(Agent):
         shape = (self.num_boards, *self.game.observation_shape)
         network = for_playing(self.tower, self.optimizer.masters, self.dtype, shape)
         for evaluator in self.evaluators:
-            evaluator.network = network
+            evaluator.ask = network
+            if self.device.type == "cuda":  # each with a memory of its own for what goes in and out
+                with torch.inference_mode():
+                    evaluator.ask = Replayed(network, torch.zeros(shape, device=self.device))
 
     def act(self, step: Step, explore: bool = True) -> Decision:
         """Search the boards `step.state` [N]: to win, or with `explore` to learn."""
@@ -259,7 +263,7 @@ class AlphaZero(Agent):
                 metrics |= self.update()
             metrics |= {"train/learning_rate": rate, "train/n_updates": self.num_updates}
             self.publish()
-        metrics |= self.timing.metrics(self.evaluators[: self.num_parts])
+        metrics |= self.timing.metrics(self.evaluators[: self.num_parts], len(games.length))
         self.timing = Timing()
         return metrics
 
@@ -347,7 +351,7 @@ class AlphaZero(Agent):
 class Evaluator:
     """What the network says of boards [N], for a search; and how long it took."""
 
-    network: Tower
+    ask: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]  # the network, [N, C, H, W]
 
     def __init__(self, game: Game, device: torch.device) -> None:
         self.game, self.device = game, device
@@ -357,7 +361,7 @@ class Evaluator:
     def __call__(self, state: Array) -> tuple[Array, Array]:
         planes = torch.from_numpy(self.game.observe(state))
         started = time.perf_counter()
-        logits, points = self.network(planes.to(self.device, non_blocking=True))
+        logits, points = self.ask(planes.to(self.device, non_blocking=True))
         value = worth(points)
         found = logits.cpu().numpy(), value.cpu().numpy()
         self.seconds += time.perf_counter() - started
@@ -372,8 +376,8 @@ class Timing:
     def __init__(self) -> None:
         self.seconds, self.simulations = 0.0, 0
 
-    def metrics(self, evaluators: list[Evaluator]) -> dict[str, float]:
-        """Return rates and start the evaluators' counts again."""
+    def metrics(self, evaluators: list[Evaluator], num_games: int) -> dict[str, float]:
+        """Return rates, given how many games have ended, and start the evaluators' counts again."""
         inside = sum(one.seconds for one in evaluators) / len(evaluators)
         num_calls = sum(one.num_calls for one in evaluators)
         num_boards = sum(one.num_boards for one in evaluators)
@@ -382,6 +386,7 @@ class Timing:
         if not num_calls:
             return {}
         return {
+            "time/games_per_second": num_games / self.seconds,
             "time/simulations_per_second": self.simulations / self.seconds,
             "time/evaluations_per_second": num_boards / self.seconds,
             "search/mean_batch": num_boards / num_calls,

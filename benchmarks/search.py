@@ -7,10 +7,11 @@ Every measurement is a process of its own. A round measures each side once, the 
 ratios are taken within a round. pgx and mctx may live in an environment of their own, whose Python
 is named with --peer-python: `pip install pgx==2.6.0 mctx==0.0.71 jax==0.10.2`.
 
-All sides play against themselves, and begin a new game where one has ended, with all of that on the
-clock; nothing is learned. With networks, each move takes 32 simulations of Gumbel search. The one
-layer is 84 x 8 weights, for 7 logits and the value; the tower is rlplay's with 4 blocks of 32
-channels and no norms, which is written out for jax below.
+All sides play against themselves and begin a new game where one has ended, with all of that on the
+clock; nothing is learned. Random moves are made in calls, one after another, or in one compiled
+loop, which for rlplay is the rollout of its search. With networks, each move takes 32 simulations
+of Gumbel search. The one layer is 84 x 8 weights, for 7 logits and the value; the tower is rlplay's
+with 4 blocks of 32 channels and no norms, which is written out for jax below.
 """
 
 from __future__ import annotations
@@ -36,8 +37,16 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results"
 NUM_SIMULATIONS, NUM_ROLLOUTS = 32, 1000  # for each move: with a network, and with random play
 BLOCKS, CHANNELS = 4, 32
-COLUMNS = {"rate": ",.0f", "net_share": ".3f", "cores": ".2f", "first_s": ".2f"}
+COLUMNS = {
+    "rate": ",.0f",
+    "games": ",.1f",
+    "net_share": ".3f",
+    "gpu_percent": ".0f",
+    "cores": ".2f",
+    "first_s": ".2f",
+}
 PEERS = ("pgx", "mctx", "jax", "jaxlib", "numpy")
+THEIRS = ("pgx", "mctx")  # how measurements begin that the peers' Python makes
 
 Counts = Iterator[dict[str, float]]  # what was done in each turn, without end
 
@@ -62,16 +71,17 @@ def parts() -> dict[str, Part]:
     faster: dict[str, list[Goal]] = {"moves": [], "layer": [], "tower": []}
     for n in (256, 128):
         us, them, games = f"rlplay, {n} games", f"pgx + mctx, {n} games", {"num_games": n}
-        moves[us] = {"measure": "rlplay_moves", **games}
-        moves[f"{us}, rollout"] = {"measure": "rlplay_rollouts", **games}
-        moves[them] = {"measure": "pgx_moves", **games}
+        for how, mine, turns in (("calls", "moves", 1), ("fused", "rollouts", 200)):
+            moves[f"{us}, {how}"] = {"measure": f"rlplay_{mine}", **games}
+            moves[f"{them}, {how}"] = {"measure": "pgx_moves", "turns": turns, **games}
+            faster["moves"].append(Goal(f"{us}, {how}", f"{them}, {how}", 10))
         for t in (1, 2):
             layer[f"{us}, threads: {t}"] = {"measure": "rlplay_layer", "threads": t, **games}
         for dtype in ("auto", "float32"):
             tower[f"{us}, {dtype}"] = {"measure": "rlplay_tower", "precision": dtype, **games}
         layer[them] = {"measure": "mctx_search", "network": "jax_layer", **games}
         tower[them] = {"measure": "mctx_search", "network": "jax_tower", **games}
-        for name, sides, aim in (("moves", moves, 10), ("layer", layer, 3), ("tower", tower, 2.5)):
+        for name, sides, aim in (("layer", layer, 3), ("tower", tower, 2.5)):
             faster[name] += [Goal(ours, them, aim) for ours in list(sides)[-3:-1]]
     shares = [Goal(side, None, 0.85, "net_share") for side in tower if "rlplay" in side]
     for side in list(tower)[:3]:
@@ -79,7 +89,7 @@ def parts() -> dict[str, Part]:
         shares.append(Goal(side, alone, None))
     for n in (256, 1):
         mcts[f"rlplay's mcts, num_games {n}"] = {"measure": "rlplay_mcts", "num_games": n}
-    beside = [Goal(side, "OpenSpiel's MCTS, num_games 1", 1) for side in mcts]
+    beside = [Goal(side, "OpenSpiel's MCTS, num_games 1", None) for side in mcts]
     mcts["OpenSpiel's MCTS, num_games 1"] = {"measure": "openspiel_mcts"}
     for what in ("layer", "tower"):
         mine = {"measure": f"rlplay_{what}", "num_games": 128, "seconds": 0}
@@ -87,12 +97,15 @@ def parts() -> dict[str, Part]:
             start[f"rlplay, {what}, {cache} cache"] = mine | {"cache": cache}
     limits = [Goal(side, None, 30 if "empty" in side else 3, "first_s") for side in start]
     start["pgx + mctx, layer"] = layer["pgx + mctx, 128 games"] | {"seconds": 0}
+    large = {"measure": "rlplay_tower", "device": "cuda", "tower": (5, 128), "num_games": 1024}
+    cuda = {"rlplay, 5 x 128, CUDA": large | {"seconds": 20}}
     return {
         "moves": Part("random moves", moves, faster["moves"]),
         "layer": Part("simulations, network of one layer", layer, faster["layer"]),
         "tower": Part("simulations, tower of 4 x 32", tower, faster["tower"] + shares),
         "mcts": Part("simulations, each a random game", mcts, beside),
         "start": Part("from the start of Python to the first move", start, limits, 1, False),
+        "cuda": Part("simulations, tower of 5 x 128 on CUDA", cuda, []),
     }
 
 
@@ -105,22 +118,23 @@ def rlplay_moves(options: Any) -> Counts:
     @njit
     def pick(mask: Any, share: Any, action: Any) -> None:
         for i in range(len(mask)):
-            left = int(share[i] * mask[i].sum())
-            for a in range(mask.shape[1]):
-                left -= mask[i, a]
-                if left < 0:
-                    action[i] = a
-                    break
+            action[i], left = 0, int(share[i] * mask[i].sum())
+            while left or not mask[i, action[i]]:
+                left -= mask[i, action[i]]
+                action[i] += 1
 
     game, random = ConnectFour(), np.random.default_rng(options.seed)
     first, state = game.start(1), game.start(options.num_games)
     action = np.empty(options.num_games, np.int64)
     while True:
-        pick(game.action_mask(state), random.random(len(state)), action)
-        state = game.play(state, action)
-        over = game.over(state)
-        state[over] = first
-        yield {"rate": len(state), "games": float(over.sum())}
+        ended = np.zeros(len(state))
+        for _ in range(100):
+            pick(game.action_mask(state), random.random(len(state)), action)
+            state = game.play(state, action)
+            over = game.over(state)
+            state[over] = first
+            ended += over
+        yield {"rate": 100 * len(state), "games": float(ended.sum())}
 
 
 def rlplay_rollouts(options: Any) -> Counts:
@@ -128,14 +142,13 @@ def rlplay_rollouts(options: Any) -> Counts:
     to be as many as in the mean of some other random games."""
     from envs.connect_four import ConnectFour
 
-    others = Counter()
-    for counts in islice(rlplay_moves(options), 5000):
-        others.update(counts)
+    others = list(islice(rlplay_moves(options), 50))
+    length = sum(one["rate"] for one in others) / sum(one["games"] for one in others)
     game, random = ConnectFour(), np.random.default_rng(options.seed)
-    state, length = game.start(options.num_games), others["rate"] / others["games"]
+    state = game.start(options.num_games)
     while True:
-        n = len(game.rollout(state, random))
-        yield {"rate": n * length, "games": n}
+        games = len(game.rollout(state, random))
+        yield {"rate": games * length, "games": games}
 
 
 def rlplay_layer(options: Any) -> Counts:
@@ -184,7 +197,7 @@ def rlplay_tower(options: Any) -> Counts:
 
     env = connect_four.Config(num_envs=options.num_games).make()
     how = {"search": search.Config("gumbel", NUM_SIMULATIONS), "precision": options.precision}
-    config = Config("alphazero", BLOCKS, CHANNELS, device="cpu", **how)
+    config = Config("alphazero", *options.tower, device=options.device, **how)
     agent = config.make(env.spec, options.seed, learns=False)
     evaluators, moments = agent.evaluators[: agent.num_parts], play(env, agent, env.reset(0))
 
@@ -192,16 +205,20 @@ def rlplay_tower(options: Any) -> Counts:
     def answer(i: int, rows: np.ndarray) -> Any:
         planes = torch.from_numpy(env.game.observe(env.boards[rows]))
         for _ in range(20):
-            evaluators[i].network(planes)
+            evaluators[i].ask(planes)
 
     while options.alone:
         agent.spread(answer, options.num_games, 1)
         yield {"rate": 20 * options.num_games}
     while True:
         before = sum(one.seconds for one in evaluators)
-        live = ~next(moments).step.done
+        moment = next(moments)
         inside = sum(one.seconds for one in evaluators) - before
-        yield {"rate": live.sum() * NUM_SIMULATIONS, "net_share": inside / len(evaluators)}
+        yield {
+            "rate": (~moment.step.done).sum() * NUM_SIMULATIONS,
+            "games": moment.following.done.sum(),
+            "net_share": inside / len(evaluators),
+        }
 
 
 def rlplay_mcts(options: Any) -> Counts:
@@ -233,7 +250,7 @@ def openspiel_mcts(options: Any) -> Counts:
 
 
 def pgx_moves(options: Any) -> Counts:
-    """200 moves of all games in one compiled loop."""
+    """So many moves of all games in one compiled loop."""
     import jax
 
     step, first, renewed = pgx_games(options)
@@ -244,11 +261,11 @@ def pgx_moves(options: Any) -> Counts:
         logits = jax.numpy.where(state.legal_action_mask, 0.0, -jax.numpy.inf)
         return renewed(step(state, jax.random.categorical(drawing, logits)), first), key
 
-    moves = jax.jit(lambda carried: jax.lax.fori_loop(0, 200, move, carried))
+    moves = jax.jit(lambda carried: jax.lax.fori_loop(0, options.turns, move, carried))
     carried = first, jax.random.key(options.seed)
     while True:
         carried = jax.block_until_ready(moves(carried))
-        yield {"rate": 200 * options.num_games}
+        yield {"rate": options.turns * options.num_games}
 
 
 def pgx_games(options: Any) -> tuple[Callable, Any, Callable]:
@@ -361,17 +378,27 @@ def measure(options: Any) -> dict[str, float]:
     next(turns)
     result = {"first_s": time.time() - options.began, "first_cpu_s": time.process_time()}
     done, spent, started, computed = Counter(), 0.0, time.perf_counter(), time.process_time()
+    watched = watching() if options.device == "cuda" else None
     while spent < options.seconds:
         done.update(next(turns))
         spent = time.perf_counter() - started
-    if done:  # fewer cores than threads: the machine was busy with other things
-        result["cores"] = (time.process_time() - computed) / spent
+        result["cores"] = (time.process_time() - computed) / spent  # less where others took them
+    if watched is not None:
+        watched.terminate()
+        result["gpu_percent"] = float(
+            np.mean([float(line) for line in watched.communicate()[0].split()])
+        )
     return result | {name: float(count) / spent for name, count in done.items()}
 
 
+def watching() -> subprocess.Popen[str]:
+    """Print every second in what share of the time the GPU was at work, percent."""
+    what = "--query-gpu=utilization.gpu --format=csv,noheader,nounits --loop-ms=1000"
+    return subprocess.Popen(["nvidia-smi", *what.split()], stdout=subprocess.PIPE, text=True)
+
+
 def in_new_process(settings: dict[str, Any], python: str, cache: str) -> dict[str, Any]:
-    """Measure one side, where its options speak of a cache with numba's in the folder `cache`."""
-    if not settings["measure"].startswith(("pgx", "mctx")):
+    if not settings["measure"].startswith(THEIRS):
         python = sys.executable
     command = [python, __file__, "--measure", json.dumps(settings | {"began": time.time()})]
     more = {"NUMBA_CACHE_DIR": f"{cache}/{settings['measure']}"} if "cache" in settings else {}
@@ -382,6 +409,7 @@ def in_new_process(settings: dict[str, Any], python: str, cache: str) -> dict[st
 def run_part(part: Part, options: Any) -> dict[str, Any]:
     rounds, runs = options.rounds or part.rounds, {side: [] for side in part.sides}
     common = {"seconds": options.seconds, "alone": False, "precision": "auto", "threads": 1}
+    common |= {"device": "cpu", "tower": (BLOCKS, CHANNELS)}
     print(f"\n{part.about}; rounds: {rounds}, seconds: {options.seconds:g}", flush=True)
     for i in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
@@ -423,20 +451,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first round; the next has +1")
     parser.add_argument("--out", type=Path, help="default: in benchmarks/results")
     options = parser.parse_args()
-    code = f"from importlib.metadata import version; print(*map(version, {PEERS}))"
-    asked = subprocess.run([options.peer_python, "-c", code], stdout=subprocess.PIPE, text=True)
-    if asked.returncode:
-        parser.error(f"{options.peer_python} has no pgx and mctx: name one with --peer-python")
+    every, done = options.part == "all", {}
+    names = [name for name in there if name != "cuda"] if every else [options.part]
+    peers = {}
+    if any(s["measure"].startswith(THEIRS) for name in names for s in there[name].sides.values()):
+        code = f"from importlib.metadata import version; print(*map(version, {PEERS}))"
+        asked = subprocess.run([options.peer_python, "-c", code], stdout=subprocess.PIPE, text=True)
+        if asked.returncode:
+            parser.error(f"{options.peer_python} has no pgx and mctx: name one with --peer-python")
+        peers = dict(zip(PEERS, asked.stdout.split(), strict=True))
     facts = {
         "about": (__doc__ or "").split("\n\n")[0].replace("\n", " "),
         "command": shlex.join(["python", *sys.argv]),
         "machine": system() | {"load_before": os.getloadavg()[0]},
-        "peers": dict(zip(PEERS, asked.stdout.split(), strict=True)),
+        "peers": peers,
         "open_spiel": version("open_spiel"),
     }
-    every, done = options.part == "all", {}
     out = options.out or RESULTS / ("search.json" if every else f"search_{options.part}.json")
-    for name in there if every else [options.part]:
+    for name in names:
         done[name] = run_part(there[name], options)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, {**facts, "parts": done})

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 
 from envs import _connect_four_solver as solver
 from envs.connect_four import ConnectFour
-from rlplay.accuracy import positions
+from rlplay.accuracy import NUM_BOARDS, positions
 
-NUM_BOARDS = 1000  # of `rlplay evaluate`
-MOST_STONES = 11  # with more, a value takes a few hundredths of a second
 TABLE_BITS = 27
 
 
@@ -42,7 +40,8 @@ def main() -> None:
         return key, solver.value(*solver.stones(key), table)
 
     with ThreadPoolExecutor(terms.threads) as pool:
-        for found in pool.map(work, [key for key in wanted if key not in known]):
+        for done in as_completed([pool.submit(work, key) for key in wanted if key not in known]):
+            found = done.result()
             known.update([found] if found else [])
             if time.monotonic() > saved + 60:
                 saved = time.monotonic()
@@ -58,7 +57,7 @@ def evaluated() -> list[int]:
     own = board["stones"][np.arange(len(board)), board["player"]]
     keys = {key for one in zip(own, taken, strict=True) for key in following(*one)}
     number = {key: solver.count(solver.stones(key)[1]) for key in keys}
-    few = [key for key in sorted(keys) if number[key] <= MOST_STONES]
+    few = [key for key in sorted(keys) if number[key] < solver.MANY_STONES]
     return sorted(few, key=lambda key: -number[key])
 
 

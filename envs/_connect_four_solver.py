@@ -22,6 +22,7 @@ from numba import njit
 from rlplay.core import Array
 
 WIDTH, HEIGHT, PITCH = 7, 6, 7
+MANY_STONES = 12  # with so many, a value takes a few hundredths of a second
 CELLS = WIDTH * HEIGHT
 ONE, BYTE = np.uint64(1), np.uint64(8)
 COLUMN = np.uint64((1 << HEIGHT) - 1)
@@ -90,6 +91,25 @@ def move_values(own, taken, keys, values, table):
                 found[i, c] = -values[at]
             else:
                 found[i, c] = -value(own[i] ^ taken[i], following, table)
+    return found
+
+
+@njit(cache=True)
+def quick(own, taken, keys):  # [N] uint64, [N] uint64, [K] uint64 -> [N] bool
+    """Return for which positions `move_values` takes no longer than an instant: with each move
+    there are many stones then, or somebody has won, or the value is on file."""
+    found = np.ones(len(own), np.bool_)
+    for i in range(len(own)):
+        num_stones = count(taken[i]) + 1
+        if num_stones >= MANY_STONES:
+            continue
+        wins = completing(own[i], taken[i])
+        for column in CENTRE_FIRST:
+            stone = (taken[i] + BOTTOM) & column & ~wins
+            if stone:
+                sought = key(own[i] ^ taken[i], taken[i] | stone, num_stones)
+                at = np.searchsorted(keys, sought)
+                found[i] &= at < len(keys) and keys[at] == sought
     return found
 
 
@@ -163,15 +183,15 @@ def search(own, taken, num_stones, alpha, beta, table, scratch):
         stone = free & column
         if stone:
             # By insertion, most threats first; the move and their number share a word.
-            made = np.uint64(count(completing(own | stone, taken | stone)))
+            made = np.uint64(count(completing(own | stone, taken | stone)))  # below 64
             place = num_moves
-            while place > 0 and moves[place - 1] & np.uint64(15) < made:
+            while place > 0 and moves[place - 1] & np.uint64(63) < made:
                 moves[place] = moves[place - 1]
                 place -= 1
-            moves[place] = stone << np.uint64(4) | made
+            moves[place] = stone << np.uint64(6) | made
             num_moves += 1
     for i in range(num_moves):
-        following = taken | moves[i] >> np.uint64(4)
+        following = taken | moves[i] >> np.uint64(6)
         bound = -search(other, following, num_stones + 1, -beta, -alpha, table, scratch)
         if bound >= beta:
             table[slot] = sought << BYTE | np.uint64(bound + LOWER)

@@ -34,7 +34,7 @@ class Config:
     num_envs: Annotated[int, Range(1)] = 1
     """Boards side by side."""
     random_opening: Annotated[int, Range(0, 30)] = 0
-    """Moves played at random before each game is handed to the players."""
+    """Up to so many moves are played at random before the players take over."""
     size: Annotated[int, Range(4, 8)] = 8
     """Rows and columns of the board."""
 
@@ -97,6 +97,12 @@ class Breakthrough(BoardGame):
 
     def rollout(self, state: Array, generator: np.random.Generator) -> Array:
         return scores(rollout(state, generator, self.size))
+
+    def ends(self, board: Array) -> Array:
+        """Return the cells that each action moves a stone from and to."""
+        cell, way = np.divmod(np.arange(self.num_actions), len(DIRECTIONS))
+        ahead = cell + (self.size if board["player"] else -self.size)
+        return np.stack([cell, ahead + way - 1], 1)
 
     def marked(self, board: Array, action: int) -> int:
         """Return the cell that a stone has moved to."""

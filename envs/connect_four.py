@@ -38,7 +38,7 @@ class Config:
     num_envs: Annotated[int, Range(1)] = 1
     """Boards side by side."""
     random_opening: Annotated[int, Range(0, 36)] = 0
-    """Moves played at random before each game is handed to the players."""
+    """Up to so many moves are played at random before the players take over."""
 
     @property
     def world(self) -> str:
@@ -94,10 +94,17 @@ class ConnectFour(BoardGame):
         nan where the column is full, and 0 throughout at a finished board."""
         values = np.zeros((len(state), WIDTH), np.float32)
         live = np.flatnonzero(~state["over"])
-        stones, player = state["stones"][live], state["player"][live]
-        own = np.take_along_axis(stones, player[:, None].astype(np.int64), 1)[:, 0]
-        values[live] = solver.solve(own, stones[:, 0] | stones[:, 1])
+        values[live] = solver.solve(*own_and_taken(state[live]))
         return values
+
+    def solves_quickly(self, state: Array) -> Array:
+        """Return for which boards `solve` takes an instant, [N] bool; others may take minutes."""
+        return state["over"] | solver.quick(*own_and_taken(state), solver.openings()[0])
+
+    def ends(self, board: Array) -> Array:
+        """Return the cell that a stone falls to in each column, twice."""
+        free = (self.cells(board) == NOBODY).sum(0)
+        return ((free - 1) * WIDTH + np.arange(WIDTH))[:, None].repeat(2, 1)
 
     def marked(self, board: Array, action: int) -> int:
         """Return the cell of the topmost stone in a column."""
@@ -105,6 +112,13 @@ class ConnectFour(BoardGame):
             return -1
         stones = self.cells(board)[:, action] != NOBODY
         return int(stones.argmax()) * WIDTH + action
+
+
+def own_and_taken(state: Array) -> tuple[Array, Array]:
+    """Return the stones of the player who moves, and all stones, [N] uint64 each."""
+    stones, player = state["stones"], state["player"].astype(np.int64)
+    own = np.take_along_axis(stones, player[:, None], 1)[:, 0]
+    return own, stones[:, 0] | stones[:, 1]
 
 
 @njit(cache=True)

@@ -35,7 +35,7 @@ class Config:
     num_envs: Annotated[int, Range(1)] = 1
     """Boards side by side."""
     random_opening: Annotated[int, Range(0, 60)] = 0
-    """Moves played at random before each game is handed to the players."""
+    """Up to so many moves are played at random before the players take over."""
     size: Annotated[int, Range(3, LARGEST)] = 9
     """Rows and columns of the board; 15 in tournaments."""
     line: Annotated[int, Range(3, LARGEST)] = 5
@@ -170,7 +170,7 @@ def heuristic(state, size, line):  # [N] BOARD, int64 twice -> [N] float32
         for side in (0, 1):
             own, other = state[i].stones[side], state[i].stones[1 - side]
             counted = 0
-            for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+            for down, right in WAYS:
                 for row in range(size - down * (line - 1)):
                     open_lines, one, two, three, four = whole, 0, 0, 0, 0  # so many stones or more
                     for k in range(line):

@@ -51,7 +51,7 @@ class Config:
     num_envs: Annotated[int, Range(1)] = 1
     """Boards side by side."""
     random_opening: Annotated[int, Range(0, 60)] = 0
-    """Moves played at random before each game is handed to the players."""
+    """Up to so many moves are played at random before the players take over."""
     size: Annotated[int, Range(3, LARGEST)] = 7
     """Rows and columns of the board; 11 in Hein's game."""
 
@@ -108,6 +108,9 @@ class Hex(BoardGame):
     def draw(self, state: Array, last: int = -1) -> Array:
         board = state.reshape(())
         return rhombus(self.cells(board), last, standing(board))
+
+    def middles(self) -> tuple[Array, float]:
+        return middles(self.size)
 
 
 @njit(cache=True)
@@ -226,13 +229,23 @@ def rollout(state, generator, size):  # [N] BOARD, int64 -> [N] int8
     return winner
 
 
+def middles(size: int) -> tuple[Array, float]:
+    """Return the middle of each cell of `rhombus`, row by row, [H * H, 2] pixels across and down,
+    and how far those of a row lie apart."""
+    pitch = 2 * SIDE / (3 * size)
+    row, column = np.indices((size, size)).reshape(2, -1)
+    places = np.stack([column + row / 2 + 0.5, 0.866 * row + 0.577], 1)
+    return MARGIN + pitch * places, pitch
+
+
 def rhombus(cells: Array, marked: int = -1, caption: str = "") -> Array:
     """Draw cells [H, H] (0, 1, NOBODY) as hexagons with stones, amber for player 0 and blue for
     player 1, each player's sides in her colour, one cell marked: [H', W', 3] uint8."""
     from PIL import Image, ImageDraw, ImageFont
 
     size, edge = len(cells), 2 * MARGIN  # all twice as large as in the end
-    unit = 4 * SIDE / (3 * size)  # from cell to cell of a row
+    places, pitch = middles(size)
+    unit = 2 * pitch  # from cell to cell of a row
     wide, tall = (1.5 * size - 0.5) * unit, (0.866 * size + 0.289) * unit
     image = Image.new("RGB", (edge + 4 * round(wide / 4) + edge, 2 * edge + 4 * round(tall / 4)))
     draw = ImageDraw.Draw(image)
@@ -241,8 +254,7 @@ def rhombus(cells: Array, marked: int = -1, caption: str = "") -> Array:
     angles = np.pi / 180 * np.arange(-90, 271, 60)  # of the corners, from the topmost clockwise
     corners = np.stack([np.cos(angles), np.sin(angles)], 1) * unit * 0.577
     beyond = ((-1, 1), (0, 1), (1, 0), (1, -1), (0, -1), (-1, 0))  # the cells at the six sides
-    for r, c in np.ndindex(size, size):
-        x, y = edge + (c + r / 2 + 0.5) * unit, edge + (0.866 * r + 0.577) * unit
+    for (r, c), (x, y) in zip(np.ndindex(size, size), 2 * places, strict=True):
         shape = [(x + across, y + down) for across, down in corners]
         draw.polygon(shape, LINE, NIGHT, max(2, round(unit / 20)))
         for side, (down, right) in enumerate(beyond):

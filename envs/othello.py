@@ -37,7 +37,7 @@ class Config:
     num_envs: Annotated[int, Range(1)] = 1
     """Boards side by side."""
     random_opening: Annotated[int, Range(0, 50)] = 0
-    """Moves played at random before each game is handed to the players."""
+    """Up to so many moves are played at random before the players take over."""
     size: Literal[4, 6, 8] = 8
     """Rows and columns of the board."""
 

@@ -30,7 +30,7 @@ class Config:
     num_envs: Annotated[int, Range(1)] = 1
     """Boards side by side."""
     random_opening: Annotated[int, Range(0, 6)] = 0
-    """Moves played at random before each game is handed to the players."""
+    """Up to so many moves are played at random before the players take over."""
 
     @property
     def world(self) -> str:

@@ -13,11 +13,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlplay.core import Mistake, nearest
+from rlplay.core import Mistake, NonFinite, nearest
 from rlplay.words import asks_help, flag, mute, option, positional, say, suggest, table
 
 if TYPE_CHECKING:
-    from rlplay.run import Run
+    from rlplay.run import Player, Run
     from rlplay.train import Training
 
 HELP = """\
@@ -25,11 +25,10 @@ rlplay: train agents that play, and watch them learn
 
   rlplay train CONFIG [--settings]      train an agent; CONFIG is a path or a name such as pong/dqn
   rlplay resume [RUN] [--settings]      continue an interrupted training
-  rlplay evaluate [RUN] [--settings]    score a trained agent; --json, --checkpoint best|STEPS;
-                                        --perfect: how often it plays exactly best, if solvable
+  rlplay evaluate [RUN] [--settings]    score a trained agent; --json, --checkpoint best|STEPS
   rlplay record [RUN] [--settings]      film a trained agent; --checkpoint best|STEPS
   rlplay plot [RUN...] [--settings]     draw the curves of runs; --x, --metrics, --out FOLDER
-  rlplay match A B [--game GAME]        two agents or runs against each other; --num-games
+  rlplay match A B [--game GAME]        two agents or runs against each other; --games N
   rlplay ladder [RUN] [--settings]      Elo of all checkpoints of a run that plays a game
   rlplay play [GAME] [--against RUN]    play a board game yourself; --side first|second
   rlplay list envs|agents|configs|runs  what there is; --json
@@ -65,6 +64,9 @@ def run_verb(words: list[str]) -> int:
         return verb(words, root)
     except Mistake as mistake:
         print(f"rlplay: {' '.join(str(mistake).split())}", file=sys.stderr)
+        return 2
+    except NonFinite as error:
+        print(f"rlplay: {error}; take another checkpoint, or train anew", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -161,11 +163,13 @@ def go(training: Training, folder: Run, command: list[str]) -> int:
     )
     say(f"Ctrl-C saves and stops; `rlplay {tensorboard_of(folder)}` shows the curves")
     code = training.run(folder)
-    path = shlex.quote(str(folder.folder))
+    path, spec = shlex.quote(str(folder.folder)), training.env.spec
     if code == 0:
+        is_game = spec.num_players == 2 and spec.model is not None
         suggest(
             *[f"evaluate {path}"] * bool(experiment.evaluation.num_episodes),
             *[f"record {path}"] * bool(experiment.recording.max_steps),
+            *[f"ladder {path}", f"play --against {path}"] * is_game,
             f"plot {path}",
             tensorboard_of(folder),
         )
@@ -220,15 +224,15 @@ def evaluate(words: list[str], root: Path) -> int:
     """Score a trained agent by the protocol in its config."""
     if asks_help(words):
         return show_help()
-    as_json, perfect = flag(words, "--json"), flag(words, "--perfect")
-    which, name = option(words, "--checkpoint"), positional(words)
-    from rlplay import run
+    as_json, which = flag(words, "--json"), option(words, "--checkpoint")
+    name = positional(words)
+    from rlplay import accuracy, run
     from rlplay.train import score, sentence
 
     folder = run.find(name, root)
     player = run.load_player(folder, which, run.print_to_stderr, words)
     result = score(player.experiment, player.agent)
-    right = perfect_moves(folder, which, words) if perfect else {}
+    right = perfect_moves(player, folder, which, words)
     report = {
         "run": folder.name,
         "num_steps": player.num_steps,
@@ -243,28 +247,27 @@ def evaluate(words: list[str], root: Path) -> int:
         say(f"{folder.name} after {player.num_steps:,} agent steps")
         say(sentence(result))
         for who, shares in right.items():
-            say(
-                f"{who}: keeps the result on {shares['right']:.1%} of {shares['boards']:g} solved"
-                f" boards where moves differ; the very best move on {shares['best']:.1%}"
-            )
+            say(f"{who}: {accuracy.sentence(shares)}")
         suggest(f"record {shlex.quote(str(folder.folder))}", tensorboard_of(folder))
     return 0
 
 
-def perfect_moves(folder: Run, which: str, words: list[str]) -> dict[str, dict[str, float]]:
-    """Return how often the agent of a run plays exactly best, with its search and, where it has
-    one, with its network alone; empty where its world cannot be solved."""
+def perfect_moves(
+    player: Player, folder: Run, which: str, words: list[str]
+) -> dict[str, dict[str, float]]:
+    """Return how often the agent of a run plays exactly best, as it plays and, where it searches
+    with a network, with that alone; empty where its world cannot be solved."""
     from rlplay import accuracy, run
 
-    player = run.load_player(folder, which, lambda sentence: None, words)
-    if not hasattr(player.spec.model, "solve"):
-        return {}
     game, agents = player.spec.model, {"as it plays": player.agent}
-    if hasattr(player.experiment.agent, "num_simulations_evaluation"):
+    if not hasattr(game, "solve"):
+        return {}
+    if getattr(player.experiment.agent, "num_simulations_evaluation", 0):
         alone = [*words, "--agent.num-simulations-evaluation=0"]
-        agents["network alone"] = run.load_player(folder, which, lambda sentence: None, alone).agent
-    boards = accuracy.positions(game, 1000)
-    exact = game.solve(boards)
+        network = run.load_player(folder, which, lambda sentence: None, alone).agent
+        agents = {"with search": player.agent, "network alone": network}
+    boards = accuracy.positions(game, accuracy.NUM_BOARDS)
+    boards, exact = accuracy.solved(game, boards, run.print_to_stderr)
     return {who: accuracy.accuracy(game, agent, boards, exact) for who, agent in agents.items()}
 
 
@@ -282,7 +285,7 @@ def record(words: list[str], root: Path) -> int:
     path = folder.recordings / f"{player.num_steps:09d}-seed{settings.seed}"
     with run.single_env(player.experiment, render=True) as env:
         recording = record.record(env, player.agent, path, settings)
-    say(f"{recording.path}: score {recording.score:g} in {recording.length:,} agent steps")
+    say(f"{recording.path}: {recording.result} in {recording.length:,} agent steps")
     suggest(f"evaluate {shlex.quote(str(folder.folder))}")
     return 0
 
@@ -295,6 +298,8 @@ def match(words: list[str], root: Path) -> int:
     if len(words) < 2 or words[1].startswith("-"):
         raise Mistake("`rlplay match` needs two players, such as `rlplay match last mcts`")
     names = [words.pop(0), words.pop(0)]
+    if games := option(words, "--games"):
+        words += ["--num-games", games]
     from rlplay import match, settings
 
     terms = settings.convert(match.Config, settings.parse(words), "--", "match")

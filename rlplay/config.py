@@ -13,6 +13,8 @@ import dataclasses
 import importlib
 import importlib.util
 import os
+import re
+import textwrap
 import types
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
@@ -78,7 +80,7 @@ def load(config: str, overrides: Sequence[str] = ()) -> Experiment:
 
 def player(text: str) -> AgentConfig:
     """Return the settings of an agent written in one word: its name and, after a colon, what
-    differs from the defaults, as in "mcts:num_simulations=1000,rollouts=2". Raises Mistake."""
+    differs from the defaults, as in "mcts:num_simulations=1000,num_rollouts=2". Raises Mistake."""
     return in_one_word("agents", text)
 
 
@@ -90,8 +92,12 @@ def world(text: str) -> EnvConfig:
 
 def in_one_word(kind: Literal["envs", "agents"], text: str) -> Any:
     name, _, settings = text.partition(":")
+    found = plugin(kind, name).Config
     flags = parse([f"--{setting}" for setting in settings.split(",") if setting])
-    return convert(plugin(kind, name).Config, flags, text)
+    try:
+        return convert(found, flags, text, kind.removesuffix("s"))
+    except Mistake as mistake:
+        raise Mistake(f"in {text!r}, {str(mistake).removeprefix('--')}") from mistake
 
 
 class Variant(NamedTuple):
@@ -209,10 +215,15 @@ def names(kind: Literal["envs", "agents", "configs"]) -> list[str]:
 
 
 def about(kind: Literal["envs", "agents", "configs"], name: str) -> str:
-    """Return the first line of a plugin's docstring or of a config's comment, running neither."""
+    """Return the first sentence of a plugin's docstring, or the first line of a config's comment,
+    in at most 96 characters, running neither."""
     path = HOME / kind / f"{name}.{'yaml' if kind == 'configs' else 'py'}"
-    line = path.read_text("utf-8").partition("\n")[0]
-    return line.strip('"#. ') if line.startswith(('"""', "#")) else ""
+    text = path.read_text("utf-8")
+    if not text.startswith(('"""', "#")):
+        return ""
+    paragraph = text.partition("\n" if kind == "configs" else "\n\n")[0].partition('"""\n')[0]
+    sentence = re.split(r"(?<!al)\.\s", " ".join(paragraph.split()) + " ")[0]
+    return textwrap.shorten(sentence.strip('"#. '), 96, placeholder=" ...")
 
 
 def plugin(kind: Literal["envs", "agents"], name: str) -> types.ModuleType:

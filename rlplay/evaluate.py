@@ -21,7 +21,8 @@ class Config:
     """The protocol of an evaluation."""
 
     num_episodes: Annotated[int, Range(0)] = 30
-    """Episodes to play, each from its own seed. 0 for none, where the learning is the score."""
+    """Episodes to play, each from its own seed. 0 for none, where the learning is the score. Games
+    for two come in pairs: of an odd number, one more."""
     num_envs: Annotated[int, Range(1)] = 10
     """Episodes played side by side; more where an agent is more learners, one for each env, so that
     as many of them as there are episodes are scored."""
@@ -47,6 +48,7 @@ class Result:
     lengths: Array  # [E] int64, agent steps
     stalled: Array  # [E] bool, still going after `max_steps`
     reference: tuple[float, float] | None = None  # score of a random player and of a person
+    opponent: str = ""  # in games for two
 
     def summary(self) -> dict[str, float]:
         """Return the numbers to report, by name. The interval is of the mean, at 95%; std is that

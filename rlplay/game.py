@@ -13,7 +13,6 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
 
 from rlplay.core import Array, Game, Mistake, Spec, State, Step, Symmetries, check_action
 from rlplay.palette import AMBER, BLUE, LINE, NIGHT, SLATE, SNOW
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 SIDE = 448  # of the board's longer side in a picture, about, pixels
 MARGIN = 36  # around the board, pixels
+STONE = 0.38  # radius of a stone, in widths of a tile
+COLOURS = ("amber", "blue")  # of the players' stones
 TRIES = 1000  # to play a random opening that does not end the game
 NOBODY = -1
 """The winner of a game that is drawn, or that goes on."""
@@ -105,13 +106,33 @@ class BoardGame(ABC):
         marked = self.marked(board, last)
         return picture(self.cells(board), marked, standing(board), self.columns, self.rows)
 
+    def places(self, state: Array) -> tuple[Array, float]:
+        """Return where each legal action of one board, [] or [1], begins and ends in its picture,
+        [A, 2, 2] float64 pixels across and down, nan for illegal ones and where it has no place,
+        such as a pass; and how far cells lie apart, pixels."""
+        middles, pitch = self.middles()
+        middles = np.concatenate([middles, [(np.nan, np.nan)]])
+        legal = self.action_mask(state.reshape(1)).T  # [A, 1]
+        ends = np.where(legal, self.ends(state.reshape(())), len(middles))
+        return middles[np.minimum(ends, len(middles) - 1)], pitch
+
+    def middles(self) -> tuple[Array, float]:
+        """Return the middle of each cell in a picture, [H * W, 2] pixels across and down, and how
+        far they lie apart."""
+        return middles(*self.observation_shape[1:])
+
+    def ends(self, board: Array) -> Array:
+        """Return the cells on which each legal action begins and ends, [A, 2] int64, H * W or more
+        for none, and anything for illegal ones; here actions and cells are the same numbers."""
+        return np.arange(self.num_actions)[:, None].repeat(2, 1)
+
     def marked(self, board: Array, action: int) -> int:
         """Return the cell that an action was played on, H * W or more for none; here they are the
         same numbers."""
         return action
 
 
-def standing(board: Array, names: tuple[str, str] = ("amber", "blue")) -> str:
+def standing(board: Array, names: tuple[str, str] = COLOURS) -> str:
     """Return in words who moves or who has won, given a board of a BoardGame."""
     if not board["over"]:
         return f"{names[int(board['player'])]} to move"
@@ -129,14 +150,16 @@ class GameEnv:
     """N boards side by side, for agents that play both sides.
 
     A step shows the board to the player who moves; where a game ends its score is the reward of
-    both players. `random_opening` moves are played at random before each game is handed out; games
-    that they would end are begun again. `state` holds the boards [N], and `spec.model` the rules.
-    Raises Mistake where hardly any game lasts that long.
+    both players. Up to `random_opening` moves are played at random before each game is handed out;
+    games that they would end are begun again. `state` holds the boards [N], and `spec.model` the
+    rules. Raises Mistake where hardly any game lasts that long.
     """
 
     def __init__(
         self, game: Game, num_envs: int, *, random_opening: int = 0, render: bool = False
     ) -> None:
+        from gymnasium.spaces import Box, Discrete
+
         self.spec = Spec(
             num_envs=num_envs,
             observation_space=Box(0, 1, game.observation_shape, np.float32),
@@ -194,6 +217,8 @@ class GameEnv:
         if state["game"] != self.game.name:
             raise Mistake(f"the run was saved in {state['game']}, which is not {self.game.name}")
         boards = np.array(state["boards"])
+        if boards.dtype != self.game.dtype:
+            raise Mistake(f"the run was saved with boards of an older {self.game.name}: train anew")
         if len(boards) != self.spec.num_envs:
             raise Mistake(
                 f"the run was saved with {len(boards)} envs: set env.num_envs={len(boards)}"
@@ -206,17 +231,21 @@ class GameEnv:
         pass
 
     def _openings(self, n: int) -> Array:
-        """Return n boards that are not finished, each after `random_opening` random moves."""
+        """Return n boards that are not finished, each after up to `random_opening` random moves,
+        all numbers of moves equally likely."""
         boards = self.game.start(n)
-        ended = np.full(n, self.random_opening > 0)
+        if self.random_opening == 0:
+            return boards
+        length, ended = self.generator.integers(self.random_opening + 1, size=n), np.ones(n, bool)
         for _ in range(TRIES):
             if not (again := int(ended.sum())):
                 return boards
             tried = self.game.start(again)
-            for _ in range(self.random_opening):
+            for ply in range(self.random_opening):
                 mask = self.game.action_mask(tried)
                 keys = np.where(mask, self.generator.random(mask.shape), -1.0)
-                tried = self.game.play(tried, keys.argmax(1))
+                played = self.game.play(tried, keys.argmax(1))
+                tried = np.where(ply < length[ended], played, tried)
             boards[ended] = tried
             ended[ended] = self.game.over(tried)
         raise Mistake(
@@ -276,6 +305,14 @@ def text_board(
     return "\n".join(lines)
 
 
+def middles(height: int, width: int) -> tuple[Array, int]:
+    """Return the middle of each tile of `picture`, row by row, [H * W, 2] pixels across and down,
+    and how far they lie apart."""
+    pitch = 2 * (SIDE // max(height, width) // 2)
+    row, column = np.indices((height, width)).reshape(2, -1)
+    return MARGIN + pitch * (np.stack([column, row], 1) + 0.5), pitch
+
+
 def picture(
     cells: Array,
     marked: int = -1,
@@ -290,7 +327,8 @@ def picture(
     height, width = cells.shape
     columns = columns or ascii_lowercase[:width]
     rows = rows or [str(r + 1) for r in range(height)]
-    unit, edge = 4 * (SIDE // max(height, width) // 2), 2 * MARGIN  # twice as large as in the end
+    places, pitch = middles(height, width)
+    unit, edge = 2 * pitch, 2 * MARGIN  # twice as large as in the end
     image = Image.new("RGB", (2 * edge + width * unit, 2 * edge + height * unit), NIGHT)
     draw = ImageDraw.Draw(image)
     small, large = (ImageFont.load_default(2 * size) for size in (13, 16))
@@ -298,15 +336,13 @@ def picture(
         draw.text((edge + (c + 0.5) * unit, edge / 2), name, SLATE, small, "mm")
     for r, name in enumerate(rows):
         draw.text((edge / 2, edge + (r + 0.5) * unit), name, SLATE, small, "mm")
-    for r, c in np.ndindex(height, width):
-        x, y = edge + c * unit, edge + r * unit
-        gap = max(1, unit // 40)
-        box = (x + gap, y + gap, x + unit - gap, y + unit - gap)
-        draw.rounded_rectangle(box, unit // 12, LINE)
-        if cells[r, c] != NOBODY:
-            stone(draw, x + unit / 2, y + unit / 2, 0.38 * unit, int(cells[r, c]))
-        if r * width + c == marked:
-            draw.circle((x + unit / 2, y + unit / 2), 0.1 * unit, SNOW)
+    reach = unit / 2 - max(1, unit // 40)  # of a tile
+    for cell, (x, y) in enumerate(2 * places):
+        draw.rounded_rectangle((x - reach, y - reach, x + reach, y + reach), unit // 12, LINE)
+        if (player := int(cells.flat[cell])) != NOBODY:
+            stone(draw, x, y, STONE * unit, player)
+        if cell == marked:
+            draw.circle((x, y), 0.1 * unit, SNOW)
     draw.text((image.width / 2, image.height - edge / 2), caption, SNOW, large, "mm")
     return np.array(image.reduce(2))
 

@@ -1,7 +1,7 @@
 """How strong a run has become: its checkpoints and opponents of known strength on one Elo scale.
 
 Each checkpoint plays every opponent and the checkpoint before it; the opponents play each other.
-The first opponent has 0 Elo.
+The last opponent has 0 Elo.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rlplay import checkpoint, config, plot, record
 from rlplay.core import Agent, Mistake, Range
 from rlplay.curves import Curve
 from rlplay.match import Config as Terms
-from rlplay.match import Match, match, ratings
+from rlplay.match import Match, match, ratings, rules
 from rlplay.run import Run, load_player, write
 
 
@@ -32,9 +32,10 @@ class Config:
         "mcts:num_simulations=100",
         "mcts:num_simulations=1000",
     )
-    """Agents to be measured against, weak ones first; the first has 0 Elo."""
-    num_games: Annotated[int, Range(2)] = 40
-    """Games of every two who meet."""
+    """Agents to be measured against, weak ones first; the last has 0 Elo, for how far one is above
+    those that hardly win a game is not known well."""
+    num_games: Annotated[int, Range(1)] = 40
+    """Games of every two who meet, colours swapped in pairs: of an odd number, one more."""
     random_opening: Annotated[int, Range(0)] = 2
     """Random moves before the agents take over, the same for both games of a pair."""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 1_000_000
@@ -45,6 +46,9 @@ def ladder(run: Run, terms: Config, announce: Callable[[str], None]) -> list[Pat
     """Play all that has to be played, write ladder.json, ladder.png and ladder.svg into the run
     folder and the curve into TensorBoard; return the files. Raises Mistake where the world is no
     game for two, or there is no checkpoint."""
+    opponents = list(dict.fromkeys(terms.opponents))
+    if not opponents:
+        raise Mistake("someone must have 0 Elo: name opponents, as in --opponents uniform mcts")
     steps = [name for name in checkpoint.names(run.checkpoints) if name.isdigit()]
     if not steps:
         raise Mistake(f"{run.name} has no checkpoint yet")
@@ -52,16 +56,14 @@ def ladder(run: Run, terms: Config, announce: Callable[[str], None]) -> list[Pat
     game = None
     for name in steps:
         player = load_player(run, name, announce)
-        players[name], game = player.agent, player.spec.model
-        if player.spec.num_players != 2:
-            raise Mistake(f"{run.name} has learned {player.experiment.env.world}: no game for two")
-        for text in terms.opponents:
+        players[name], game = player.agent, rules(player.spec)
+        for text in opponents:
             if text not in players:
                 players[text] = config.player(text).make(player.spec, terms.seed, learns=False)
     assert game is not None
     meetings = [
-        *itertools.combinations(terms.opponents, 2),
-        *itertools.product(steps, terms.opponents),
+        *itertools.combinations(opponents, 2),
+        *itertools.product(steps, opponents),
         *itertools.pairwise(steps),
     ]
     results: dict[tuple[str, str], Match] = {}
@@ -70,8 +72,9 @@ def ladder(run: Run, terms: Config, announce: Callable[[str], None]) -> list[Pat
         results[one, two] = match(game, players[one], players[two], played)
         numbers = results[one, two].summary()
         announce(f"[{i}/{len(meetings)}] {one} against {two}: {numbers['score']:.0%}")
-    names = [*terms.opponents, *steps]
-    found = ratings(names, results, terms.opponents[0])
+    found = ratings([*opponents, *steps], results, opponents[-1])
+    for name, (elo, low, high) in found.items():
+        announce(f"{name}: {elo:+.0f} Elo ({low:+.0f} to {high:+.0f})")
     return draw(run, game.name, found, steps, terms)
 
 
@@ -93,7 +96,7 @@ def draw(
     climbed = np.array([found[name] for name in steps]).T
     curves = {run.experiment().agent.name: Curve(x, *climbed)}
     ends = np.array([x[0], x[-1]])
-    for name in terms.opponents:
+    for name in (name for name in found if name not in steps):
         level = np.array([found[name]] * 2).T
         curves[name] = Curve(ends, *level)
     panel = plot.Panel("Elo", "agent steps", curves)

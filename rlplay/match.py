@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 
 from rlplay import config, run
-from rlplay.core import Agent, Array, Game, Mistake, Range, Spec, Step
+from rlplay.core import Agent, Array, Decision, Game, Mistake, Range, Spec, Step, nearest
 from rlplay.evaluate import random_legal
 
 FIRM = 0.5
@@ -28,8 +28,8 @@ FIRM = 0.5
 class Config:
     """How a match is played."""
 
-    num_games: Annotated[int, Range(2)] = 200
-    """Games of a match, colours swapped in pairs; an odd one is left out."""
+    num_games: Annotated[int, Range(1)] = 200
+    """Games of a match, colours swapped in pairs: of an odd number, one more is played."""
     random_opening: Annotated[int, Range(0)] = 2
     """Random moves before the agents take over, the same for both games of a pair."""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 1_000_000
@@ -51,8 +51,8 @@ class Match:
         pairs, games won, drawn and lost, and the difference in Elo with its interval."""
         pairs = self.scores.reshape(-1, 2).mean(1)
         share = float(pairs.mean())
-        drawn = np.random.default_rng(0).integers(len(pairs), size=(10_000, len(pairs)))
-        low, high = np.quantile(pairs[drawn].mean(1), [0.025, 0.975])
+        means = drawn_again(pairs, 10_000, np.random.default_rng(0)).mean(1)
+        low, high = np.quantile(means, [0.025, 0.975])
         games = len(self.scores)
         return {
             "score": share,
@@ -93,30 +93,47 @@ def seats(names: list[str], world: str, root: Path) -> tuple[Spec, list[Agent]]:
     spec, agents = None, {}
     if world:
         spec = config.world(world).make().spec
+    known = config.names("agents")
     for name in names:
-        if name.partition(":")[0] not in config.names("agents"):
+        if (agent := name.partition(":")[0]) not in known:
             which = name.partition("@")[2]
-            folder = run.find(name.partition("@")[0], root)
+            try:
+                folder = run.find(name.partition("@")[0], root)
+            except Mistake as mistake:
+                hint = nearest(agent, known) or "; `rlplay list agents` names the agents"
+                raise Mistake(f"{mistake}{hint}") from mistake
             player = run.load_player(folder, which, run.print_to_stderr)
             agents[name] = player.agent
-            there = player.spec.model
-            if spec is not None and getattr(there, "name", "") != getattr(spec.model, "name", ""):
-                raise Mistake(f"{name} has learned {player.experiment.env.world}, another game")
+            game = getattr(spec.model, "name", "") if spec is not None else ""
+            if spec is not None and getattr(player.spec.model, "name", "") != game:
+                raise Mistake(
+                    f"{name} has learned {player.experiment.env.world}, which is not {game}: take a"
+                    " run of that game, or an agent such as mcts"
+                )
             spec = player.spec
     if spec is None:
-        raise Mistake("name the game: `--game connect_four`, or a run that has learned one")
-    if spec.num_players != 2:
-        raise Mistake("that takes a game for two, such as connect_four")
+        raise Mistake(
+            "name the game, as in `rlplay play connect_four` or `rlplay match A B --game othello`,"
+            " or a run that has learned one"
+        )
+    rules(spec)
     for name in names:
         if name not in agents:
             agents[name] = config.player(name).make(spec, 0, learns=False)
     return spec, [agents[name] for name in names]
 
 
+def rules(spec: Spec) -> Game:
+    """Return the rules of a game for two. Raises Mistake where a world tells none."""
+    if spec.num_players != 2 or not hasattr(spec.model, "play"):
+        raise Mistake("this world does not tell the rules of a game for two, as connect_four does")
+    return spec.model
+
+
 def match(game: Game, one: Agent, two: Agent, terms: Config) -> Match:
     """Play `num_games` between two agents, all side by side. Raises Mistake where the game is too
     short for such an opening, and where an agent plays an illegal move."""
-    num_pairs = terms.num_games // 2
+    num_pairs = (terms.num_games + 1) // 2
     generator = np.random.default_rng([*b"match", terms.seed])
     state, opening = openings(game, num_pairs, terms.random_opening, generator)
     state, moves = np.repeat(state, 2), [np.repeat(column, 2) for column in opening]
@@ -127,7 +144,7 @@ def match(game: Game, one: Agent, two: Agent, terms: Config) -> Match:
         for agent, is_its in ((one, mover == first), (two, mover != first)):
             rows = np.flatnonzero(is_its & ~over)
             if len(rows):
-                action[rows] = choose(game, agent, state[rows])
+                action[rows] = decide(game, agent, state[rows]).action
         moves.append(action)
         state = game.play(state, np.where(over, 0, action))
     points = game.score(state)[np.arange(len(state)), first]
@@ -135,15 +152,19 @@ def match(game: Game, one: Agent, two: Agent, terms: Config) -> Match:
     return Match((1 + points.astype(np.float64)) / 2, first, actions, terms.random_opening)
 
 
-def choose(game: Game, agent: Agent, state: Array) -> Array:
-    """Return the agent's legal moves on boards [N]. Raises Mistake for an illegal one."""
+def decide(game: Game, agent: Agent, state: Array) -> Decision:
+    """Return what the agent plays on boards [N], as well as it knows. Raises Mistake for an illegal
+    move."""
     step = step_at(game, state)
-    action = agent.act(step, explore=False).action
-    wrong = np.flatnonzero(~step.action_mask[np.arange(len(action)), action])
-    if len(wrong):
-        name = game.action_names[int(action[wrong[0]])]
+    decision = agent.act(step, explore=False)
+    action = np.asarray(decision.action)
+    legal = (action >= 0) & (action < game.num_actions)
+    legal[legal] = step.action_mask[legal, action[legal]]
+    if not legal.all():
+        wrong = int(action[~legal][0])
+        name = game.action_names[wrong] if 0 <= wrong < game.num_actions else wrong
         raise Mistake(f"{type(agent).__name__} played the illegal move {name} of {game.name}")
-    return action
+    return decision
 
 
 def step_at(game: Game, state: Array) -> Step:
@@ -179,30 +200,44 @@ def openings(
     raise Mistake(f"{game.name} hardly ever lasts {num_moves} random moves; choose fewer")
 
 
+def drawn_again(pairs: Array, count: int, generator: np.random.Generator) -> Array:
+    """Return matches like the one whose P pairs of games scored `pairs`, [count, P], drawn from
+    these. Who won all, or lost all, is not sure to again: then one pair that went the other way is
+    among them."""
+    if (pairs == pairs[0]).all() and pairs[0] in (0, 1):
+        pairs = np.append(pairs, 1 - pairs[0])
+    drawn = generator.integers(len(pairs), size=(count, len(pairs)))
+    return pairs[drawn]
+
+
 def ratings(
     names: Sequence[str], results: Mapping[tuple[str, str], Match], anchor: str
 ) -> dict[str, tuple[float, float, float]]:
     """Return the Elo of each name with its 95% interval, such that `anchor` has 0: the likeliest
-    under the model of Bradley and Terry (1952), intervals by drawing the pairs of games again.
+    under the model of Bradley and Terry (1952), intervals by weighing the pairs of games anew, the
+    Bayesian bootstrap (Rubin 1981). Each two are credited with a pair won and a pair lost besides,
+    so that no Elo is infinite.
 
     `results` holds the match of each two names that met, the first being agent one."""
     index = {name: i for i, name in enumerate(names)}
     pairs = [
-        (index[a], index[b], found.scores.reshape(-1, 2).mean(1))
+        (index[a], index[b], np.append(found.scores.reshape(-1, 2).mean(1), [0.0, 1.0]))
         for (a, b), found in results.items()
     ]
     generator = np.random.default_rng(0)
 
-    def fit(draws: bool) -> Array:
+    def fit(anew: bool) -> Array:
         won = np.zeros((len(names), len(names)))
         for a, b, scores in pairs:
-            drawn = scores[generator.integers(len(scores), size=len(scores))] if draws else scores
-            won[a, b] += 2 * drawn.sum() + FIRM
-            won[b, a] += 2 * (1 - drawn).sum() + FIRM
+            num = len(scores)
+            weight = generator.standard_exponential(num) if anew else np.ones(num)
+            share = weight @ scores / weight.sum()
+            won[a, b] += 2 * num * share
+            won[b, a] += 2 * num * (1 - share)
         return bradley_terry(won)
 
-    best = fit(draws=False)
-    spread = np.stack([fit(draws=True) for _ in range(200)])
+    best = fit(anew=False)
+    spread = np.stack([fit(anew=True) for _ in range(200)])
     best = best - best[index[anchor]]
     spread = spread - spread[:, index[anchor], None]
     low, high = np.quantile(spread, [0.025, 0.975], axis=0)

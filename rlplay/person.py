@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rlplay.core import Agent, Array, Decision, Game, nearest
-from rlplay.match import step_at
+from rlplay.match import decide
 
 HELP = "a move, or: moves, undo, hint, thoughts, help, quit"
 TOP = 5
@@ -34,22 +34,24 @@ def play(
     while not game.over(boards[-1])[0]:
         board = boards[-1]
         if game.player(board)[0] != side:
-            thought = agent.act(step_at(game, board), explore=False)
+            thought = decide(game, agent, board)
             action = thought.action
             say(f"The agent plays {game.action_names[int(action[0])]}.{expectation(thought)}")
         else:
             try:
                 word = ask("your move> ").strip().lower()
             except EOFError:
+                say("")  # the prompt stands alone
                 return None
             if word in ("quit", "q", "exit"):
                 return None
             if word == "undo":
-                undo(game, boards, side, say)
+                if undo(game, boards, side, say):
+                    thought = None  # it was of a board that is gone
                 continue
             if word in ("hint", "thoughts"):
                 if word == "hint" or thought is None:
-                    thought = agent.act(step_at(game, board), explore=False)
+                    thought = decide(game, agent, board)
                 say(hint(game, thought) if word == "hint" else thoughts(game, thought))
                 continue
             number = move(game, board, word, say)
@@ -63,14 +65,16 @@ def play(
     return score
 
 
-def undo(game: Game, boards: list[Array], side: int, say: Callable[[str], None]) -> None:
-    """Take back moves until the person is to move again, before their last move."""
+def undo(game: Game, boards: list[Array], side: int, say: Callable[[str], None]) -> bool:
+    """Take back moves until the person is to move again, before their last move; return whether
+    there was one."""
     back = [i for i, board in enumerate(boards[:-1]) if game.player(board)[0] == side]
     if not back:
         say("There is no move of yours to take back.")
-        return
+        return False
     del boards[back[-1] + 1 :]
     say(game.show(boards[-1][0]))
+    return True
 
 
 def move(game: Game, board: Array, word: str, say: Callable[[str], None]) -> int | None:
@@ -119,4 +123,4 @@ def thoughts(game: Game, thought: Decision) -> str:
         cells = [notes[kind][0][a] for kind in kinds]
         written = [f"{c:>10}" if isinstance(c, np.integer) else f"{c:>10.2f}" for c in cells]
         lines.append(f"{game.action_names[int(a)]:<8}" + "".join(written))
-    return "\n".join(lines) + expectation(thought)
+    return "\n".join([*lines, expectation(thought).strip()]).strip()

@@ -3,12 +3,17 @@
 The film shows the game beside what the agent thinks of it: what it expects of every action, and
 what came of the one it chose. Frame t is the moment before action t, so T actions make T + 1
 frames. It knows no world and no agent, only what a Step, a Decision's notes and a Spec say.
+
+The npz holds, by moment, [T] or [T, ...]: `action`, `reward`, `score`, `terminated`, `truncated`
+and every note of the agent as `note_NAME`; and once `seed` and `frame_rate`. Of a game for several,
+rewards and scores are the first player's, values those of the `player` who moves, and there is the
+`action_mask`. Of a board game, `position` [T + 1] holds the boards, the last one too, `game` its
+name and `action_names` those of its moves. All is read by numpy alone, without pickle.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,17 +24,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
+from rlplay.canvas import BoardCanvas, Canvas
 from rlplay.core import Agent, Array, Env, Mistake, Range, Spec
-from rlplay.palette import AMBER, BLUE, GREEN, LINE, NIGHT, RED, SLATE, SNOW, Ink, digits, number
+from rlplay.game import COLOURS, BoardGame
 from rlplay.play import Moment, play
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
-HEIGHT, PANEL_WIDTH, MAX_ROWS = 420, 320, 18  # the smallest film; the most actions listed
-SIZES = (10, 12, 18, 30)  # of type
-TRACE = 120  # moments in the curve of values
 CLIP_FRAMES, CLIP_HEIGHT, CLIP_MILLISECONDS = 60, 210, 80
 
 
@@ -49,6 +52,7 @@ class Recording:
 
     path: Path  # of the mp4
     score: float  # of player 0, in the game's own points
+    result: str  # in words: the score, or who has won
     length: int  # agent steps
     clip_gif: bytes  # at most CLIP_FRAMES + 1 small pictures, the first and the last among them
 
@@ -65,9 +69,12 @@ def record(env: Env, agent: Agent, path: Path, config: Config, panel: bool = Tru
     if env.spec.num_envs != 1:
         raise ValueError(f"one env can be recorded at a time, got {env.spec.num_envs}")
     step = env.reset(config.seed)
-    canvas, clip = Canvas(env.render(), env.spec, panel), Clip()
+    game = env.spec.model
+    canvas_of = BoardCanvas if isinstance(game, BoardGame) else Canvas
+    canvas, clip = canvas_of(env.render(), env.spec, panel), Clip()
     rows: list[dict[str, Array]] = []
     score = reward = 0.0
+    following = step
     half_video, half_numbers = (path.with_name(f".{path.stem}{end}") for end in (".mp4", ".npz"))
     try:
         with encoder(half_video, canvas.image.size, env.spec.frame_rate) as show:
@@ -76,26 +83,45 @@ def record(env: Env, agent: Agent, path: Path, config: Config, panel: bool = Tru
                 canvas.tell(moment, len(rows), score, reward)
                 show(canvas.image)
                 canvas.place(env.render())
-                rows.append(row(moment))
-                reward = float(moment.following.score[0, 0])
+                rows.append(row(moment, env.spec))
+                following = moment.following
+                reward = float(following.score[0, 0])
                 score += reward
-                if moment.following.done[0] or len(rows) == config.max_steps:
-                    over = "GAME OVER" if moment.following.terminated[0] else "CUT SHORT"
+                if following.done[0] or len(rows) == config.max_steps:
+                    over = "GAME OVER" if following.terminated[0] else "CUT SHORT"
                     canvas.tell(moment, len(rows), score, reward, over)
                     show(canvas.image)
                     break
         columns = {name: np.stack([line[name] for line in rows]) for name in rows[0]}
         columns |= {"seed": np.array(config.seed), "frame_rate": np.array(env.spec.frame_rate)}
+        if isinstance(game, BoardGame):
+            last = np.array(following.state[:1])
+            columns["position"] = np.concatenate([columns["position"], last])
+            columns |= {"game": np.array(game.name), "action_names": np.array(game.action_names)}
         np.savez_compressed(half_numbers, allow_pickle=False, **columns)
         half_numbers.replace(path.with_suffix(".npz"))
         half_video.replace(path.with_suffix(".mp4"))
     finally:
         half_video.unlink(missing_ok=True)
         half_numbers.unlink(missing_ok=True)
-    return Recording(path.with_suffix(".mp4"), score, len(rows), clip.gif(canvas.picture))
+    result = f"score {score:g}"
+    if isinstance(game, BoardGame):
+        result = outcome(score, bool(following.terminated[0]))
+    gif = clip.gif(canvas.picture)
+    return Recording(path.with_suffix(".mp4"), score, result, len(rows), gif)
 
 
-def row(moment: Moment) -> dict[str, Array]:
+def outcome(score: float, ended: bool) -> str:
+    """Return in words how a board game came out, given the first player's score."""
+    if not ended:
+        return "undecided"
+    if not score:
+        return "a draw"
+    loser = int(score > 0)
+    return f"{COLOURS[1 - loser]}, moving {('second', 'first')[loser]}, wins"
+
+
+def row(moment: Moment, spec: Spec) -> dict[str, Array]:
     """Return one line of the npz: the action, what came of it, and the agent's notes, copied."""
     following, decision = moment.following, moment.decision
     line = {f"note_{name}": note[0] for name, note in decision.notes.items()} | {
@@ -105,6 +131,10 @@ def row(moment: Moment) -> dict[str, Array]:
         "terminated": following.terminated[0],
         "truncated": following.truncated[0],
     }
+    if spec.num_players > 1:
+        line |= {"player": moment.step.player[0], "action_mask": moment.step.action_mask[0]}
+    if isinstance(spec.model, BoardGame):
+        line["position"] = moment.step.state[0]
     return {name: np.array(value) for name, value in line.items()}
 
 
@@ -152,118 +182,6 @@ class Clip:
 
 def small(picture: Image.Image) -> Image.Image:
     return picture.reduce(math.ceil(picture.height / CLIP_HEIGHT))
-
-
-class Canvas:
-    """One frame of the film: the game on the left and, if wanted, the agent's view beside it."""
-
-    def __init__(self, picture: Array, spec: Spec, panel: bool) -> None:
-        from PIL import Image, ImageDraw, ImageFont
-
-        self.shape = tall, wide, _ = picture.shape
-        self.zoom = max(1, min(math.ceil(0.95 * HEIGHT / tall), 4 * HEIGHT // wide))
-        height, self.left = max(HEIGHT, tall * self.zoom), wide * self.zoom
-        self.top = (height - tall * self.zoom) // 2
-        self.unit = height / HEIGHT  # the panel is drawn in units of this many pixels
-        width = self.left + (round(PANEL_WIDTH * self.unit) if panel else 0)
-        self.image = Image.new("RGB", (width + width % 2, height + height % 2), NIGHT)
-        self.draw = ImageDraw.Draw(self.image)
-        self.fonts = {size: ImageFont.load_default(size * self.unit) for size in SIZES}
-        self.panel = panel
-        self.names = spec.action_names or tuple(map(str, range(spec.num_actions)))
-        self.low, self.high = math.inf, -math.inf  # of all expectations shown so far
-        self.values: deque[float] = deque(maxlen=TRACE)
-        self.place(picture)
-
-    def place(self, picture: Array) -> None:
-        """Put the game's picture [H, W, 3] in its place, enlarged."""
-        from PIL import Image
-
-        if picture.shape != self.shape:
-            raise ValueError(f"the picture was {self.shape} and is now {picture.shape}")
-        self.picture = Image.fromarray(picture)
-        size = (self.picture.width * self.zoom, self.picture.height * self.zoom)
-        self.image.paste(self.picture.resize(size, Image.Resampling.NEAREST), (0, self.top))
-
-    def tell(self, moment: Moment, step: int, score: float, reward: float, over: str = "") -> None:
-        """Draw the agent's view of a moment, or of the one that ended the episode."""
-        if not self.panel:
-            return
-        notes, legal = moment.decision.notes, moment.step.action_mask[0]
-        kind = next((name for name in ("q_values", "policy") if name in notes), "")
-        expected = np.where(legal, notes[kind][0] if kind else np.nan, np.nan)
-        value = math.nan
-        if "value" in notes:
-            value = float(notes["value"][0])
-        elif kind == "q_values":
-            value = float(np.nanmax(expected))
-        self.image.paste(NIGHT, (self.left, 0, *self.image.size))
-        self.text(18, 26, "SCORE", 10, SLATE)
-        self.text(18, 58, number(score), 30, SNOW)
-        mood = GREEN if reward > 0 else RED if reward < 0 else SLATE
-        self.stat(182, "STEP", str(step), SNOW)
-        self.stat(240, "REWARD", f"{'+' * (reward > 0)}{number(reward)}", mood)
-        if not math.isnan(value):
-            self.stat(302, "VALUE", digits(value, value), SNOW)
-        self.box(18, 72, 302, 73, LINE)
-        titles = {"q_values": "VALUE OF EACH ACTION", "policy": "PROBABILITY OF EACH ACTION"}
-        self.text(18, 92, titles.get(kind, "ACTIONS" if self.names else ""), 10, SLATE)
-        self.text(302, 92, over, 12, AMBER, "rs")
-        bottom = self.bars(expected, moment.decision.action[0], kind)
-        self.values.append(value)
-        if HEIGHT - bottom > 90 and not math.isnan(value):
-            self.trace(bottom + 16, HEIGHT - 16)
-
-    def bars(self, expected: Array, chosen: Array, kind: str) -> float:
-        """Draw a bar per action, scaled to all that was seen so far; return where they end."""
-        finite = expected[np.isfinite(expected)]
-        self.low = 0.0 if kind == "policy" else min([self.low, *finite])
-        self.high = 1.0 if kind == "policy" else max([self.high, *finite])
-        actions = np.arange(len(self.names))
-        if len(actions) > MAX_ROWS:
-            best = np.where(actions == chosen, np.inf, np.nan_to_num(expected, nan=-np.inf))
-            actions = np.argsort(-best, kind="stable")[:MAX_ROWS]
-        pitch = min(24.0, (HEIGHT - 112) / max(len(actions), 1))
-        for line, action in enumerate(actions):
-            top, bottom = 102 + line * pitch, 102 + (line + 1) * pitch - 4
-            bar, ink = (AMBER, SNOW) if action == chosen else (BLUE, SLATE)
-            self.text(18, (top + bottom) / 2, self.names[action], 12, ink, "lm")
-            self.box(124, top, 250, bottom, LINE if kind or action != chosen else bar, 3)
-            if np.isfinite(expected[action]):
-                share = (expected[action] - self.low) / ((self.high - self.low) or 1)
-                self.box(124, top, 128 + 122 * share, bottom, bar, 3)
-                written = digits(expected[action], max(abs(self.low), abs(self.high)))
-                self.text(302, (top + bottom) / 2, written, 12, ink, "rm")
-        return 102 + len(actions) * pitch
-
-    def trace(self, top: float, bottom: float) -> None:
-        """Draw the value of the last moments as a curve."""
-        self.text(18, top + 8, "VALUE OVER TIME", 10, SLATE)
-        low, high = min(self.values), max(self.values)
-        tall, wide = (bottom - top - 20) / ((high - low) or 1), 284 / TRACE
-        curve = [
-            self.at(18 + i * wide, bottom - (value - low) * tall)
-            for i, value in enumerate(self.values, TRACE - len(self.values))
-        ]
-        floor = [(curve[-1][0], self.at(0, bottom)[1]), (curve[0][0], self.at(0, bottom)[1])]
-        self.draw.polygon(curve + floor, LINE)
-        self.draw.line(curve, BLUE, round(2 * self.unit))
-        self.draw.circle(curve[-1], 3 * self.unit, AMBER)
-
-    def stat(self, right: float, name: str, written: str, ink: Ink) -> None:
-        self.text(right, 26, name, 10, SLATE, "rs")
-        self.text(right, 58, written, 18, ink, "rs")
-
-    def text(self, x: float, y: float, written: str, size: int, ink: Ink, anchor="ls") -> None:
-        self.draw.text(self.at(x, y), written, ink, self.fonts[size], anchor)
-
-    def box(self, left: float, top: float, right: float, bottom: float, ink: Ink, radius=0) -> None:
-        corners = (self.at(left, top), self.at(right, bottom))
-        self.draw.rounded_rectangle(corners, radius * self.unit, ink)
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """Return the pixel of the image at a place in the panel."""
-        return self.left + x * self.unit, y * self.unit
 
 
 def tensorboard_image(writer: SummaryWriter, tag: str, encoded: bytes, step: int) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 
 from rlplay import tree as trees
-from rlplay.core import Array, Game, Mistake, Range, State
+from rlplay.core import Array, Game, Mistake, NonFinite, Range, State
 from rlplay.learners import draw
 
 Evaluator = Callable[[Array], tuple[Array, Array]]
@@ -70,8 +70,9 @@ class Searched(NamedTuple):
 
     visits: Array  # [N, A] int32, with those of a tree that was reused
     policy: Array  # [N, A], shares of visits, or the improved policy of gumbel: what to learn
-    value: Array  # [N], mean of what was seen, for the player who moves
-    q_values: Array  # [N, A], for the player who moves; as value if never tried, -1 if illegal
+    value: Array  # [N], for the player who moves: the mean of what was seen; in gumbel, which looks
+    # at moves that it does not believe in, what the improved policy is worth
+    q_values: Array  # [N, A], for the player who moves; the mean if never tried, -1 if illegal
     action: Array  # [N] int64, the most visited move; the winner of the halving in gumbel
     num_simulations: int
 
@@ -96,8 +97,8 @@ class Search:
     ) -> Searched:
         """Search the boards `state` [N], with `num_simulations` for each instead of the setting;
         with `explore`, with noise at the root. Without simulations, policy and value are the
-        evaluator's own. Raises Mistake where the trees do not fit in memory and ValueError where
-        the evaluator returned what is not a number."""
+        evaluator's own. Raises Mistake where the trees do not fit in memory and NonFinite where the
+        evaluator returned what is not a number."""
         count = self.config.num_simulations if num_simulations is None else num_simulations
         if state.dtype != self.game.dtype:
             raise ValueError(f"boards of {self.game.name} are {self.game.dtype}, not {state.dtype}")
@@ -109,6 +110,11 @@ class Search:
         for visits in considered:
             trees.select(*tree[:3], prior, visits, self.rule, parent, action, as_bytes(board))
             self.grow(tree, parent, action, self.game.play(board, action))
+        if not np.isfinite(tree.nodes["value"][:, 0]).all():
+            what = (
+                "the network, or whatever evaluates, returned logits or values that are not numbers"
+            )
+            raise NonFinite(what, {"boards": state})
         return self.look(tree, prior, count)
 
     def choose(self, searched: Searched, ply: Array | int, explore: bool) -> Array:
@@ -217,8 +223,6 @@ class Search:
     def look(self, tree: trees.Tree, root: Array, num_simulations: int) -> Searched:
         """Return what the roots have come to."""
         node, edges = tree.nodes[:, 0], tree.edges[:, 0]
-        if not np.isfinite(node["value"]).all():
-            raise ValueError("the evaluator returned logits or values that are not numbers")
         side = np.where(node["player"] == 0, 1, -1).astype(np.float32)
         value = (side * node["value"] / node["visits"]).astype(np.float32)
         visits, prior = np.ascontiguousarray(edges["visits"]), edges["prior"]
@@ -226,7 +230,7 @@ class Search:
         q_values = np.where(legal, value[:, None], np.float32(-1))
         np.divide(side[:, None] * edges["value"], visits, out=q_values, where=visits > 0)
         if self.config.kind == "gumbel" and num_simulations > 0:
-            policy, rank = trees.improved(tree.nodes, tree.edges, root, self.rule)
+            policy, value, rank = trees.improved(tree.nodes, tree.edges, root, self.rule)
             action = np.where(visits == visits.max(1, keepdims=True), rank, -np.inf).argmax(1)
         else:
             total = visits.sum(1, keepdims=True)

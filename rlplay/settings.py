@@ -35,12 +35,15 @@ class Flag(NamedTuple):
 
     def readings(self) -> Iterator[Any]:
         """Yield the plain values that the words may stand for, likeliest first."""
-        scalars = [scalar(word) for word in self.words]
-        if len(self.words) == 1:
+        words = self.words
+        if len(words) == 1 and words[0].startswith("[") and words[0].endswith("]"):  # as in YAML
+            words = [word.strip() for word in words[0][1:-1].split(",")]
+        scalars = [scalar(word) for word in words]
+        if len(words) == 1 and words is self.words:
             yield scalars[0]
-            yield self.words[0]
+            yield words[0]
         yield scalars
-        yield self.words
+        yield words
         if not self.words:
             yield True
 

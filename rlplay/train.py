@@ -18,7 +18,7 @@ import numpy as np
 
 from rlplay import checkpoint, config, evaluate, maps, match, record, run
 from rlplay.config import Experiment
-from rlplay.core import Agent, Env, Mistake, NonFinite, State
+from rlplay.core import Agent, Env, Mistake, NonFinite, Spec, State
 from rlplay.metrics import Averages, Episodes
 from rlplay.play import collect, play
 
@@ -76,6 +76,8 @@ class Training:
         self.experiment = experiment
         self.announce = announce
         self.env: Env = experiment.env.make()
+        if self.env.spec.num_players > 1 and experiment.evaluation.num_episodes:
+            opponent(experiment, self.env.spec)  # what is wrong with it is said now, not at the end
         self.agent: Agent = experiment.agent.make(self.env.spec, experiment.seed)
         self.averages = Averages()
         self.episodes = Episodes(self.env.spec, self.averages)
@@ -216,7 +218,7 @@ class Training:
             self.announce(f"no recording: {mistake}")
             return
         record.tensorboard_image(self.log.writer, "recording", recording.clip_gif, self.steps)
-        self.announce(f"recorded {recording.path} (score {recording.score:g})")
+        self.announce(f"recorded {recording.path} ({recording.result})")
 
     def film(self) -> None:
         """Make a film of the maps drawn so far: the learning itself, to watch."""
@@ -284,13 +286,28 @@ def score(experiment: Experiment, agent: Agent) -> evaluate.Result:
     try:
         if env.spec.num_players == 1:
             return evaluate.evaluate(env, agent, protocol)
-        opponent = config.player(protocol.opponent).make(env.spec, protocol.seed, learns=False)
+        other = opponent(experiment, env.spec)
+        if protocol.epsilon > 0:
+            agent = evaluate.Noisy(agent, protocol.epsilon, protocol.seed)
         terms = match.Config(protocol.num_episodes, protocol.random_opening, protocol.seed)
-        found = match.match(env.spec.model, agent, opponent, terms)
-        lengths = (found.actions >= 0).sum(1)
-        return evaluate.Result(found.scores, lengths, np.zeros(len(lengths), bool))
+        found = match.match(match.rules(env.spec), agent, other, terms)
+        lengths, stalled = (found.actions >= 0).sum(1), np.zeros(len(found.scores), bool)
+        return evaluate.Result(found.scores, lengths, stalled, opponent=protocol.opponent)
     finally:
         env.close()
+
+
+def opponent(experiment: Experiment, spec: Spec) -> Agent:
+    """Return who the agent is scored against in a game for two. Raises Mistake where there is none
+    of that name, where it does not play that game, for an opening that no game survives, and where
+    the world tells no rules."""
+    protocol = experiment.evaluation
+    try:
+        game = match.rules(spec)
+    except Mistake as mistake:
+        raise Mistake(f"{mistake}: add --evaluation.num-episodes 0") from mistake
+    match.openings(game, 1, protocol.random_opening, np.random.default_rng(0))
+    return config.player(protocol.opponent).make(spec, protocol.seed, learns=False)
 
 
 def sentence(result: evaluate.Result) -> str:
@@ -300,8 +317,9 @@ def sentence(result: evaluate.Result) -> str:
     mean, low, high, median = (
         f"{numbers[name]:.{decimals}f}" for name in ("mean", "ci_low", "ci_high", "median")
     )
+    played = f"games against {result.opponent}" if result.opponent else "episodes"
     text = (
-        f"evaluated {len(result.scores)} episodes: mean {mean}, 95% interval {low} to {high},"
+        f"evaluated {len(result.scores)} {played}: mean {mean}, 95% interval {low} to {high},"
         f" median {median}"
     )
     if "human_normalized" in numbers:
@@ -364,6 +382,7 @@ class Table:
             self.columns = columns
             self.announce("".join(f"{title:>12}" for title, _, _ in columns) + f"{'left':>12}")
         cells = [form.format(metrics[k]) if k in metrics else "-" for _, k, form in self.columns]
-        left = int((self.num_steps - metrics["time/total_timesteps"]) / metrics["time/fps"])
+        steps_left = max(self.num_steps - metrics["time/total_timesteps"], 0)
+        left = int(steps_left / metrics["time/fps"])
         cells.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}")
         self.announce("".join(f"{cell:>12}" for cell in cells))

@@ -337,14 +337,16 @@ def find(boards, size, board):
 
 
 @njit(cache=True)
-def improved(nodes, edges, root, rule):  # -> [N, A], [N, A]
+def improved(nodes, edges, root, rule):  # -> [N, A], [N], [N, A]
     """Return the improved policy at each root, softmax(logits + sigma(completed Q)) (Danihelka et
-    al. 2022, equation 11), and the sums of `root` [N, A] and values by which moves are ranked."""
+    al. 2022, equation 11), what that is worth to the player who moves, and the sums of `root`
+    [N, A] and values by which moves are ranked."""
     policy, rank = np.zeros(root.shape, np.float32), np.empty(root.shape, np.float32)
+    worths = np.empty(len(root), np.float32)
     for i in range(len(root)):
         side = 1.0 if nodes[i, 0].player == 0 else -1.0
         untried, scale = completion(nodes[i, 0], edges[i, 0], side, rule)
-        top, total = highest_worth(edges[i, 0], side, untried), 0.0
+        top, total, weighted = highest_worth(edges[i, 0], side, untried), 0.0, 0.0
         for a in range(root.shape[1]):
             edge = edges[i, 0, a]
             value = worth(edge, side, untried)
@@ -352,5 +354,7 @@ def improved(nodes, edges, root, rule):  # -> [N, A], [N, A]
             if edge.child != ILLEGAL:
                 policy[i, a] = edge.prior * np.exp(scale * (value - top))
                 total += policy[i, a]
+                weighted += policy[i, a] * value
         policy[i] /= total
-    return policy, rank
+        worths[i] = weighted / total
+    return policy, worths, rank

@@ -78,6 +78,8 @@ def test_file_sets_what_it_names_and_leaves_the_rest_at_its_default(cartpole):
         ("--agent.double false", "agent.double", False),
         ("--agent.encoder.hidden 16", "agent.encoder.hidden", (16,)),
         ("--agent.encoder.hidden 16 8 4", "agent.encoder.hidden", (16, 8, 4)),
+        ("--agent.encoder.hidden [16,8]", "agent.encoder.hidden", (16, 8)),
+        ("--agent.encoder.hidden [16]", "agent.encoder.hidden", (16,)),
         ("--agent.encoder.hidden", "agent.encoder.hidden", ()),
         ("--env.id 2048", "env.id", "2048"),
         ("--env.options.map_name 8x8", "env.options", {"map_name": "8x8"}),

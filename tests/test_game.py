@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from agents.uniform import Config as Uniform
+from envs.breakthrough import Config as Breakthrough
 from envs.connect_four import Config as ConnectFour
+from envs.gomoku import Config as Gomoku
+from envs.hex import Config as Hex
 from envs.othello import Config as Othello
 from envs.tictactoe import Config as TicTacToe
 from rlplay.core import Mistake
@@ -78,7 +81,7 @@ def test_illegal_action_names_the_move_and_the_board_and_changes_nothing():
 
 
 @pytest.mark.parametrize("config", [TicTacToe, ConnectFour, Othello])
-def test_random_openings_are_as_long_as_asked_differ_and_end_no_game(config):
+def test_random_openings_are_of_all_lengths_asked_differ_and_end_no_game(config):
     env = config(num_envs=64, random_opening=6).make()
     step, starts = env.reset(0), []
     agent = np.random.default_rng(1)
@@ -91,7 +94,9 @@ def test_random_openings_are_as_long_as_asked_differ_and_end_no_game(config):
         step = env.step(keys.argmax(1))
     starts = np.concatenate(starts)
     stones = np.bitwise_count(starts["stones"]).sum(1)
-    assert set(stones - np.bitwise_count(env.game.start(1)["stones"]).sum()) == {6}
+    lengths = np.bincount(stones - np.bitwise_count(env.game.start(1)["stones"]).sum())
+    assert len(lengths) == 7
+    assert (lengths > 0.07 * len(starts)).all()
     assert len(starts) > 100
     assert len(np.unique(starts["stones"], axis=0)) > 30
 
@@ -104,7 +109,7 @@ def test_openings_follow_the_seed_and_go_on_differently():
 
 
 def test_opening_that_no_game_survives_is_refused():
-    env = GameEnv(TicTacToe().rules(), 2, random_opening=9)
+    env = GameEnv(TicTacToe().rules(), 64, random_opening=9)
     with pytest.raises(Mistake, match=r"set env\.random_opening lower"):
         env.reset(0)
 
@@ -121,6 +126,48 @@ def test_world_of_other_boards_is_not_taken_over():
         env.reset(0)
         with pytest.raises(Mistake, match=message):
             env.load_state_dict(saved.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        (Gomoku(size=9), Gomoku(size=15)),
+        (Gomoku(size=9), Gomoku(size=9, line=4)),
+        (Hex(size=7), Hex(size=9)),
+        (Breakthrough(size=6), Breakthrough(size=8)),
+        (Othello(size=6), Othello(size=8)),
+    ],
+)
+def test_boards_of_another_size_are_not_taken_for_ours_though_they_look_alike(small, large):
+    saved, env = small.make(), large.make()
+    saved.reset(0)
+    env.reset(0)
+    before = env.boards.copy()
+    assert saved.boards.dtype == before.dtype  # so that their bytes tell nothing
+    with pytest.raises(Mistake, match=f"saved in {small.world}, which is not {large.world}"):
+        env.load_state_dict(saved.state_dict())
+    assert (env.boards == before).all()
+    saved.load_state_dict(saved.state_dict())
+
+
+def test_boards_of_an_older_kind_are_refused():
+    env = TicTacToe(num_envs=2).make()
+    env.reset(0)
+    state = {**env.state_dict(), "boards": np.zeros(2, np.uint64)}
+    with pytest.raises(Mistake, match="older tictactoe"):
+        env.load_state_dict(state)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_game_that_is_over_is_never_lost_and_never_played_on(num_envs):
+    env, steps = one_after_the_other(FIRST_WINS, num_envs)
+    boards = steps[-1].state
+    assert (env.game.play(boards, np.full(num_envs, 99)) == boards).all()
+    for action in (-1, 9):  # an env takes no action that is none, not even one that it ignores
+        with pytest.raises(ValueError, match=r"in 0\.\.8"):
+            env.step(np.full(num_envs, action))
+        assert (env.boards == boards).all()
+    assert not env.step(np.zeros(num_envs, np.int64)).done.any()
 
 
 def test_env_that_was_not_begun_or_made_to_be_drawn_says_so():

@@ -12,7 +12,7 @@ from test_model import best, uniform, values
 from envs.gridworld import MAPS, WINDS, Config
 from rlplay import config
 from rlplay.core import Array, Layout, Mistake
-from rlplay.record import AMBER
+from rlplay.palette import AMBER
 
 UP, RIGHT, DOWN, LEFT = range(4)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from envs import connect_four, othello, tictactoe
 from rlplay import config, match
-from rlplay.core import Agent, Decision, Mistake, Step
+from rlplay.__main__ import VERBS, run_verb
+from rlplay.core import Agent, Decision, Mistake, NonFinite, Step
 from rlplay.match import Config, Match, bradley_terry, elo, ratings
+from rlplay.train import Training, score, sentence
 
 
 class First(Agent):
@@ -90,6 +93,98 @@ def test_illegal_move_of_an_agent_is_one_sentence():
     game = tictactoe.Config().rules()
     with pytest.raises(Mistake, match="Rude played the illegal move"):
         match.match(game, Rude(), First(), Config(num_games=2, random_opening=1))
+
+
+@pytest.mark.parametrize("number", [-1, 9, 10**9])
+def test_move_that_is_none_is_one_sentence(number):
+    class Lost(Agent):
+        def act(self, step: Step, explore: bool = True) -> Decision:
+            return Decision(np.full(len(step.action_mask), number), {})
+
+    game = tictactoe.Config().rules()
+    with pytest.raises(Mistake, match=f"Lost played the illegal move {number} of tictactoe"):
+        match.match(game, First(), Lost(), Config(num_games=2))
+
+
+@pytest.mark.parametrize(("asked", "played"), [(1, 2), (2, 2), (7, 8)])
+def test_odd_number_of_games_is_made_even(asked, played):
+    found = match.match(tictactoe.Config().rules(), First(), Last(), Config(num_games=asked))
+    assert len(found.scores) == played
+    assert found.summary()["games"] == played
+
+
+def test_who_has_won_all_games_is_not_sure_to_win_all():
+    for num_games in (2, 40, 200):
+        won = Match(np.ones(num_games), np.arange(num_games) % 2, np.zeros((num_games, 1), int), 0)
+        numbers = won.summary()
+        # Clopper and Pearson (1934), of n pairs that were all won: 0.025 to the power of 1 / n.
+        assert numbers["ci_low"] == pytest.approx(0.025 ** (2 / num_games), abs=0.05)
+        assert numbers["ci_high"] == numbers["score"] == 1
+        assert numbers["elo_low"] < numbers["elo"] == numbers["elo_high"]
+        assert ratings(["a", "b"], {("a", "b"): won}, "b")["a"][1] < numbers["elo"]
+
+
+@pytest.mark.parametrize(
+    ("names", "world", "hint"),
+    [
+        (["minmax"], "tictactoe", "did you mean 'minimax'"),
+        (["nobody"], "tictactoe", "`rlplay list agents` names the agents"),
+        (["uniform"], "", "name the game"),
+        (["uniform"], "gridworld", "a game for two"),
+        (["uniform"], "pettingzoo", "a game for two"),
+        (["mcts:num_simulations=0"], "tictactoe", "in 'mcts:num_simulations=0', num_simulations"),
+        (["mcts:speed=1"], "tictactoe", "the mcts agent has no setting 'speed'"),
+        (["uniform"], "gomoku:siz=9", "the gomoku env has no setting 'siz'; did you mean 'size'"),
+        (["perfect"], "gomoku", "perfect plays games that can be solved"),
+    ],
+)
+def test_players_who_are_none_are_refused_with_what_to_type(names, world, hint, tmp_path):
+    with pytest.raises(Mistake, match=hint):
+        match.seats(names, world, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--evaluation.opponent", "nobody"], "no agent called 'nobody'"),
+        (["--evaluation.opponent", "mcts:num_simulations=0"], "must be a whole number"),
+        (["--env.name", "othello", "--evaluation.opponent", "perfect"], "can be solved"),
+        (["--evaluation.random-opening", "9"], "hardly ever lasts 9 random moves"),
+        (["--env.name", "pettingzoo"], "add --evaluation.num-episodes 0"),
+    ],
+)
+def test_opponent_that_cannot_play_is_refused_before_the_training(words, hint):
+    settings = ["--agent.name", "uniform", *words]
+    with pytest.raises(Mistake, match=hint):
+        Training(config.load("tictactoe/alphazero", settings), print)
+
+
+def test_evaluation_names_its_opponent_and_plays_pairs_and_lets_the_hand_slip():
+    found = {}
+    for slips in (0, 1):
+        settings = f"--agent.name perfect --evaluation.num-episodes 99 --evaluation.epsilon {slips}"
+        experiment = config.load("tictactoe/alphazero", settings.split())
+        agent = experiment.agent.make(experiment.env.make().spec, 0)
+        found[slips] = score(experiment, agent)
+    assert sentence(found[0]).startswith("evaluated 100 games against perfect: mean")
+    assert found[0].scores.mean() > found[1].scores.mean() + 0.2
+
+
+def test_network_that_says_no_numbers_is_one_sentence(monkeypatch, capsys):
+    def broken(words: list[str], root: Path) -> int:
+        raise NonFinite("the network returned what is not numbers", {})
+
+    monkeypatch.setitem(VERBS, "match", broken)
+    assert run_verb(["match", "a", "b"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_number_of_games_is_typed_as_games(tmp_path, capsys):
+    words = ["match", "minimax", "uniform", "--game", "tictactoe", "--runs", str(tmp_path)]
+    assert run_verb([*words, "--games", "6"]) == 0
+    assert "tictactoe, 6 games" in capsys.readouterr().out
+    assert run_verb([*words, "--games", "0"]) == 2
+    assert "--num-games must be a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_opening_longer_than_the_game_is_one_sentence():

@@ -7,7 +7,8 @@ import pytest
 
 from envs import tictactoe
 from rlplay import person
-from rlplay.core import Agent, Decision, Step
+from rlplay.__main__ import run_verb
+from rlplay.core import Agent, Decision, Mistake, Step
 
 GAME = tictactoe.Config().rules()
 NAMES = GAME.action_names
@@ -62,6 +63,13 @@ def test_undo_takes_back_both_moves():
     assert "no move of yours" in said
 
 
+def test_thoughts_after_undo_are_of_the_board_that_stands_again():
+    _, said = sit([NAMES[4], "undo", "thoughts"])  # the agent had moved on a board with a stone
+    lines = said.splitlines()
+    top = next(i for i, line in enumerate(lines) if "visits" in line)
+    assert [line.split()[0] for line in lines[top + 1 :][: person.TOP]] == [*NAMES[: person.TOP]]
+
+
 @pytest.mark.parametrize(
     ("word", "answer"),
     [
@@ -88,3 +96,31 @@ def test_a_taken_cell_is_refused():
 @pytest.mark.parametrize("words", [["quit"], [], [NAMES[4]]])
 def test_leaving_is_no_result(words):
     assert sit(words)[0] is None
+
+
+@pytest.mark.parametrize(("what", "code"), [(EOFError, 0), (KeyboardInterrupt, 130)])
+def test_leaving_by_the_keyboard_is_no_mistake(what, code, monkeypatch, capsys):
+    def ask(prompt: str) -> str:
+        raise what
+
+    monkeypatch.setattr("builtins.input", ask)
+    assert run_verb(["play", "tictactoe", "--against", "uniform"]) == code
+    said = capsys.readouterr()
+    assert said.out.startswith("You are first.")
+    assert not said.err
+
+
+def test_thoughts_are_a_table_and_a_line_on_what_is_expected():
+    lines = sit([NAMES[4], "thoughts"])[1].splitlines()
+    top = next(i for i, line in enumerate(lines) if "visits" in line)
+    assert lines[top + 1].split() == [NAMES[0], "3"]
+    assert lines[top + 1 + person.TOP] == "It expects +0.25 (-1 lost, 1 won)."
+
+
+def test_an_agent_that_plays_against_the_rules_is_one_sentence():
+    class Rude(Agent):
+        def act(self, step: Step, explore: bool = True) -> Decision:
+            return Decision((~step.action_mask).argmax(1), {})
+
+    with pytest.raises(Mistake, match="Rude played the illegal move a1 of tictactoe"):
+        person.play(GAME, Rude(), 0, lambda prompt: NAMES[0], lambda sentence: None)

@@ -8,7 +8,7 @@ from test_model import uniform, values
 
 from envs.random_walk import Config
 from rlplay.core import Mistake
-from rlplay.record import AMBER
+from rlplay.palette import AMBER
 
 
 @pytest.mark.parametrize("n", [1, 5, 19, 101])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlplay.nets.hardware import Replayed
 from rlplay.nets.heads import Float32Linear
 from rlplay.nets.tower import Block, Tower, for_playing, has_fused, pool, worth
 
@@ -176,3 +177,15 @@ def test_value_learns_who_wins_with_the_right_sign(result):
     with torch.no_grad():
         value = worth(net(planes(n=16, seed=99))[1]).numpy()
     assert value == pytest.approx(result, abs=0.2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("num_boards", [1, 5, 8, 11])
+@torch.inference_mode()
+def test_a_replayed_network_says_what_the_network_says(num_boards: int) -> None:
+    network = lively(global_pooling=True).cuda()
+    replayed = Replayed(network, torch.zeros(8, 2, 6, 7, device="cuda"))
+    for seed in range(2):
+        planes = torch.rand(num_boards, 2, 6, 7, generator=torch.Generator().manual_seed(seed))
+        for ours, theirs in zip(replayed(planes.cuda()), network(planes.cuda()), strict=True):
+            torch.testing.assert_close(ours, theirs)

@@ -364,7 +364,9 @@ def test_best_checkpoint_is_of_the_best_evaluation_and_is_never_pruned(
     def scored(experiment: Experiment, agent: Agent) -> Any:
         mean = next(means)
         summary = {"mean": mean, "median": mean, "ci_low": mean, "ci_high": mean}
-        return SimpleNamespace(summary=lambda: summary, scores=[mean], stalled=np.zeros(1))
+        return SimpleNamespace(
+            summary=lambda: summary, scores=[mean], stalled=np.zeros(1), opponent=""
+        )
 
     monkeypatch.setattr(train, "score", scored)
     flags = ["--evaluate-every=200", "--checkpoint.every=100", "--checkpoint.keep=1"]
