@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Annotated, Literal
 
 import numpy as np
@@ -157,7 +158,7 @@ class QNetwork(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next((p.dtype for p in self.encoder.parameters()), torch.float32)
+        return next(chain(self.encoder.parameters(), self.head.parameters())).dtype
 
 
 class DQN(Agent):

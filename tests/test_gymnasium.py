@@ -591,3 +591,17 @@ def test_gymnasium_env_is_an_env_of_the_house():
     env: Env = Config().make()
     assert env.spec.num_envs == 1
     env.close()
+
+
+def test_agent_sees_only_the_numbers_that_it_is_to_see():
+    whole, part = Config(num_envs=2).make(), Config(num_envs=2, observed=(2, 0)).make()
+    seen, some = whole.reset(0), part.reset(0)
+    assert part.spec.observation_space.shape == (2,)
+    for _ in range(30):
+        assert np.array_equal(some.observation, seen.observation[:, [2, 0]])
+        assert np.array_equal(some.done, seen.done)
+        action = np.array([0, 1])
+        seen, some = whole.step(action), part.step(action)
+    for id, wrong in (("CartPole-v1", (4,)), ("FrozenLake-v1", (0,))):
+        with pytest.raises(Mistake, match=r"are no numbers of"):
+            Config(id=id, observed=wrong).make()
