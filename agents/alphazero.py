@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-import numba
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -64,7 +63,8 @@ class Config:
     fast_simulations: Annotated[int, Range(0)] = 16
     """Simulations of the moves that are not learned from, without noise. Wu 2019: 100 to 200."""
     full_share: Annotated[float, Range(0, 1)] = 1.0
-    """Share of moves that are searched in full and learned from. Wu 2019: 0.25."""
+    """Share of moves that are searched in full and learned from, drawn for all games of a part (see
+    num_parts) at once. Wu 2019: 0.25."""
     num_simulations_evaluation: Annotated[int, Range(0)] = 200
     """Simulations for each move when it plays to win; 0 for the network alone."""
     resign: Annotated[float, Range(0, 1)] = 0.0
@@ -397,12 +397,17 @@ class Timing:
 def alone() -> None:
     """Let this thread compute on its own core: waiting for others at every layer is what costs."""
     torch.set_num_threads(1)
-    numba.set_num_threads(1)
 
 
 def noted(found: search.Searched, action: Array, full: Array) -> Decision:
     """Return a decision with what the search has found; `full` [N] bool are to be learned from."""
-    notes = {"policy": found.policy, "value": found.value, "visits": found.visits, "full": full}
+    notes = {
+        "policy": found.policy,
+        "value": found.value,
+        "visits": found.visits,
+        "q_values": found.q_values,
+        "full": full,
+    }
     return Decision(action, notes)
 
 

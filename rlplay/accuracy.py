@@ -64,7 +64,7 @@ def solved(game: Any, boards: Array, announce: Callable[[str], None]) -> tuple[A
 
 def accuracy(game: Game, agent: Agent, boards: Array, exact: Array) -> dict[str, float]:
     """Return the shares of boards [N] on which the agent keeps the result (`right`, also by phase
-    of the game) and plays one of the quickest wins or slowest losses (`best`), given what every
+    of the game) and plays one of the very best moves (`best`), given what every
     move is exactly worth, [N, A] for the player who moves, NaN where it is illegal. Only boards
     count on which moves differ; a share of none is left out."""
     action = decide(game, agent, boards).action

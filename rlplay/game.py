@@ -258,16 +258,20 @@ class GameEnv:
             raise RuntimeError("call reset first")
 
     def _show(self) -> Step:
-        game, boards = self.game, self.boards
-        return Step.at(
-            game.observe(boards),
-            game.num_actions,
-            action_mask=game.action_mask(boards),
-            player=game.player(boards),
-            reward=game.score(boards),
-            terminated=game.over(boards),
-            state=boards.copy(),
-        )
+        return step_at(self.game, self.boards.copy())
+
+
+def step_at(game: Game, state: Array) -> Step:
+    """Return what boards [N] show to those who move."""
+    return Step.at(
+        game.observe(state),
+        game.num_actions,
+        action_mask=game.action_mask(state),
+        player=game.player(state),
+        reward=game.score(state),
+        terminated=game.over(state),
+        state=state,
+    )
 
 
 def square_symmetries(size: int, num_others: int = 0) -> Symmetries:

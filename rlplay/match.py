@@ -17,8 +17,9 @@ from typing import Annotated
 import numpy as np
 
 from rlplay import config, run
-from rlplay.core import Agent, Array, Decision, Game, Mistake, Range, Spec, Step, nearest
+from rlplay.core import Agent, Array, Decision, Game, Mistake, Range, Spec, nearest
 from rlplay.evaluate import random_legal
+from rlplay.game import step_at
 
 FIRM = 0.5
 """Games drawn against nobody that each agent is credited with, so that no Elo is infinite."""
@@ -165,20 +166,6 @@ def decide(game: Game, agent: Agent, state: Array) -> Decision:
         name = game.action_names[wrong] if 0 <= wrong < game.num_actions else wrong
         raise Mistake(f"{type(agent).__name__} played the illegal move {name} of {game.name}")
     return decision
-
-
-def step_at(game: Game, state: Array) -> Step:
-    """Return what boards [N] show to those who move."""
-    score = game.score(state)
-    return Step.at(
-        game.observe(state),
-        game.num_actions,
-        action_mask=game.action_mask(state),
-        player=game.player(state),
-        reward=score,
-        terminated=game.over(state),
-        state=state,
-    )
 
 
 def openings(

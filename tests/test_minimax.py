@@ -11,8 +11,8 @@ from agents import minimax, uniform
 from envs import bandit, breakthrough, connect_four, gomoku, hex, othello, tictactoe
 from rlplay.core import Agent, Array, Game, Mistake, Spec, Step
 from rlplay.evaluate import random_legal
-from rlplay.game import GameEnv
-from rlplay.match import Config, match, step_at
+from rlplay.game import GameEnv, step_at
+from rlplay.match import Config, match
 
 GAMES: dict[str, Any] = {
     "tictactoe": tictactoe.Config(),

@@ -11,7 +11,7 @@ from agents import perfect
 from envs import connect_four, gomoku, gridworld, othello, tictactoe
 from rlplay.core import Array, Game, Mistake
 from rlplay.evaluate import random_legal
-from rlplay.match import step_at
+from rlplay.game import step_at
 
 TICTACTOE, OTHELLO = tictactoe.Config(), othello.Config(size=4)
 
