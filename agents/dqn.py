@@ -1,11 +1,17 @@
 """Deep Q-learning (Mnih et al. 2015), with the parts of Rainbow (Hessel et al. 2018) that pay for
 themselves as switches: double (van Hasselt et al. 2016), dueling (Wang et al. 2016), n-step
-returns (Sutton 1988), prioritized replay (Schaul et al. 2016). Adam instead of RMSProp."""
+returns (Sutton 1988), prioritized replay (Schaul et al. 2016). Adam instead of RMSProp.
+
+With memory (Hausknecht & Stone 2015) it learns from sequences that begin anywhere in an episode,
+without memory of what was before; their first moments are only lived through, to have some
+(burn-in, Kapturowski et al. 2019).
+"""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Annotated, Literal
 
 import numpy as np
@@ -14,12 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlplay.core import Agent, Decision, Mistake, NonFinite, Range, Spec, State, Step, Trajectory
-from rlplay.nets import encoders, hardware
+from rlplay.nets import encoders, hardware, recurrent
 from rlplay.nets.heads import QHead
 from rlplay.nets.optimize import Optimizer
-from rlplay.replay import Batch, Replay
+from rlplay.replay import Batch, Replay, Sequences
+from rlplay.rollout import mean
 from rlplay.schedule import Linear
-from rlplay.targets import q_target
+from rlplay.targets import n_step_return, q_target
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,14 @@ class Config:
     """The network from observation to features."""
     hidden: Annotated[int, Range(0)] = 512
     """Width of the layer between features and action values; 0 for none."""
+    recurrent: recurrent.Config = field(default_factory=recurrent.Config)
+    """Memory before that layer, for worlds that do not show all that matters in one moment."""
+    sequence_length: Annotated[int, Range(1)] = 1
+    """Moments in a row that a recurrent agent learns from; 1 for all others. Kapturowski et al.
+    2019: 80."""
+    burn_in: Annotated[int, Range(0)] = 0
+    """Moments before them that are lived through again, to remember. Kapturowski et al. 2019: 40.
+    """
     learning_rate: Annotated[float, Range(0, 1)] = 1e-4
     """Step size of Adam. Mnih et al. 2015: 2.5e-4 with RMSProp."""
     adam_eps: Annotated[float, Range(0, 1)] = 1.5e-4
@@ -38,7 +53,7 @@ class Config:
     discount: Annotated[float, Range(0, 1)] = 0.99
     """What a reward one step later is worth."""
     batch_size: Annotated[int, Range(1)] = 32
-    """Transitions in one update."""
+    """Transitions in one update; of a recurrent agent, a multiple of `sequence_length`."""
     steps_per_update: Annotated[int, Range(1)] = 4
     """Agent steps between two updates."""
     target_every: Annotated[int, Range(1)] = 10_000
@@ -72,8 +87,9 @@ class Config:
     """auto is bfloat16 for pictures where the processor has it in hardware."""
 
     def make(self, spec: Spec, seed: int, *, learns: bool = True) -> DQN:
-        """Build the agent. Raises Mistake for continuous actions, for several players, and for a
-        memory that does not fit or is too small to start learning from."""
+        """Build the agent. Raises Mistake for continuous actions, for several players, for a
+        memory that does not fit or is too small to start learning from, and for a recurrent agent
+        that is to learn from anything but whole sequences."""
         if not spec.num_actions:
             raise Mistake("the dqn agent needs discrete actions, but this env's are continuous")
         if spec.num_players != 1:
@@ -83,11 +99,34 @@ class Config:
                 f"learning would never start: agent.learning_starts {self.learning_starts:,} is"
                 f" more than agent.replay_size {self.replay_size:,}; make it smaller"
             )
+        self.check_sequences()
         return DQN(self, spec, seed, learns)
+
+    def check_sequences(self) -> None:
+        """Raise Mistake where memory and the length of sequences do not go together."""
+        length = self.sequence_length
+        if self.recurrent.name == "none":
+            if length > 1 or self.burn_in:
+                raise Mistake(
+                    "only a recurrent agent learns from sequences: set agent.recurrent.name=lstm,"
+                    " or leave agent.sequence_length and agent.burn_in out"
+                )
+        elif length == 1:
+            raise Mistake(
+                "a recurrent agent cannot learn from single steps: set agent.sequence_length=16"
+            )
+        elif self.prioritized:
+            raise Mistake("a recurrent dqn replays uniformly: set agent.prioritized=false")
+        elif self.batch_size % length:
+            raise Mistake(
+                f"agent.batch_size {self.batch_size} does not hold whole sequences of {length}"
+                f" steps: set agent.batch_size={-(-self.batch_size // length) * length}"
+            )
 
 
 class QNetwork(nn.Module):
-    """Raw observations [B, ...] -> action values [B, A] float32."""
+    """Raw observations [B, ...] -> action values [B, A] float32, and memory. A recurrent one sees T
+    moments of N envs, B = T * N, and the memory [N, M] before them; M is 0 for others."""
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__()
@@ -95,11 +134,31 @@ class QNetwork(nn.Module):
         self.encoder = config.encoder.make(self.space)
         example = torch.zeros(1, *encoders.prepared_shape(self.space))
         num_features = self.encoder(example)[-1].numel()
+        self.recurrent = config.recurrent.make(num_features)
+        self.memory_size = 0
+        if self.recurrent is not None:
+            num_features, self.memory_size = config.recurrent.size, self.recurrent.memory_size
         self.head = QHead(num_features, spec.num_actions, config.hidden, config.dueling)
 
     def forward(self, observation: Tensor) -> Tensor:
-        dtype = next(self.parameters()).dtype
-        return self.head(self.encoder(encoders.prepare(observation, self.space, dtype))[-1])
+        return self.head(self.features(observation))
+
+    def remember(
+        self, observation: Tensor, memory: Tensor, first: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return action values [T * N, A] and the memory after them, of T moments of N envs and the
+        memory [N, M] before them. An episode begins where `first` [T * N] bool is true."""
+        assert self.recurrent is not None, "made without memory"
+        features = self.features(observation).flatten(1)
+        features, memory = self.recurrent(features, memory, first)
+        return self.head(features.to(self.dtype)), memory
+
+    def features(self, observation: Tensor) -> Tensor:
+        return self.encoder(encoders.prepare(observation, self.space, self.dtype))[-1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(chain(self.encoder.parameters(), self.head.parameters())).dtype
 
 
 class DQN(Agent):
@@ -121,6 +180,10 @@ class DQN(Agent):
             self.online, dtype, config.learning_rate, config.adam_eps, config.max_grad_norm
         )
         self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.recurs = config.recurrent.name != "none"
+        size = self.online.memory_size
+        self.playing = recurrent.Stream(size, self.device)  # is saved
+        self.showing = recurrent.Stream(size, self.device)  # without exploring: leaves no trace
         self.memory = self._memory(spec) if learns else None
         self.sampling = torch.Generator().manual_seed(seed)
 
@@ -142,7 +205,7 @@ class DQN(Agent):
             spec,
             config.replay_size,
             discount=config.discount,
-            num_steps=config.n_step,
+            num_steps=config.burn_in + config.sequence_length if self.recurs else config.n_step,
             prioritized=config.prioritized,
             priority_exponent=config.priority_exponent,
             device=fitting[0],
@@ -156,13 +219,22 @@ class DQN(Agent):
     def act(self, step: Step, explore: bool = True) -> Decision:
         with torch.inference_mode():
             observation = torch.from_numpy(step.observation).to(self.device)
-            q_values = self.online(observation).cpu().numpy()  # [N, A]
+            q_values = self.judge(observation, step, explore).cpu().numpy()  # [N, A]
         action = np.where(step.action_mask, q_values, -np.inf).argmax(1)
         if explore:
             lots = self.random.random(step.action_mask.shape) * step.action_mask
             explores = self.random.random(len(action)) < self.epsilon(self.num_seen)
             action = np.where(explores, lots.argmax(1), action)
         return Decision(action, {"q_values": q_values})
+
+    def judge(self, observation: Tensor, step: Step, explore: bool) -> Tensor:
+        """Return action values [N, A], from what is seen and what is remembered."""
+        if not self.recurs:
+            return self.online(observation)
+        stream = self.playing if explore else self.showing
+        q_values, memory = self.online.remember(observation, stream.before(step))
+        stream.remember(step, memory)
+        return q_values
 
     def learn(self, trajectory: Trajectory) -> dict[str, float]:
         """Remember the trajectory [T, N] and make the updates that are due. Returns metrics of the
@@ -175,7 +247,7 @@ class DQN(Agent):
             return metrics
         every = self.config.steps_per_update
         for _ in range(before // every, self.num_seen // every):
-            metrics |= self.update()
+            metrics |= self.update_sequences() if self.recurs else self.update()
         if before // self.config.target_every != self.num_seen // self.config.target_every:
             self.target.load_state_dict(self.online.state_dict())
         return metrics
@@ -192,24 +264,69 @@ class DQN(Agent):
         q_value = self.online(batch.observation).gather(1, batch.action[:, None])[:, 0]
         error = q_value - target
         loss = (batch.weight * F.huber_loss(q_value, target, reduction="none")).mean()
-        norm = self.optimizer.step(loss)
-        if not (np.isfinite(norm) and np.isfinite(loss.item())):
-            tensors = vars(batch).items()
-            raise NonFinite(
-                f"loss {loss.item()} or gradient {norm} is not finite",
-                {name: tensor.cpu().numpy() for name, tensor in tensors},
-            )
+        metrics = self.descend(loss, q_value.mean(), vars(batch))
         if config.prioritized:
             self.replay.update(batch.index, error.detach())
+        return metrics
+
+    def update_sequences(self) -> dict[str, float]:
+        """Make one step of gradient descent on sequences from the memory."""
+        config, burnt = self.config, self.config.burn_in
+        num_sequences = config.batch_size // config.sequence_length
+        sample = self.replay.sample_sequences(num_sequences, self.sampling)
+        batch = Sequences(*(tensor.to(self.device) for tensor in sample))
+        online = self.unrolled(self.online, batch)
+        with torch.no_grad():
+            target = self.unrolled(self.target, batch)
+            choice = (online if config.double else target).argmax(2, keepdim=True)
+            returns = n_step_return(
+                batch.reward[burnt:],
+                config.discount * batch.discount[burnt:],
+                target.gather(2, choice)[..., 0],
+                ~batch.over[burnt:-1],
+                config.n_step,
+            )
+        live = (~batch.over[burnt:-1]).float()
+        q_value = online[:-1].gather(2, batch.action[burnt:, :, None])[..., 0]
+        loss = mean(F.huber_loss(q_value, returns, reduction="none"), live)
+        return self.descend(loss, mean(q_value, live), batch._asdict())
+
+    def unrolled(self, network: QNetwork, batch: Sequences) -> Tensor:
+        """Return what a network says of the moments of B sequences after the burn-in, which passes
+        no gradient, [sequence_length + 1, B, A]."""
+        burnt, num_sequences = self.config.burn_in, batch.over.shape[1]
+        first = torch.cat([torch.zeros_like(batch.over[:1]), batch.over[:-1]])
+        memory = torch.zeros(num_sequences, network.memory_size, device=self.device)
+        if burnt:
+            with torch.no_grad():
+                seen = batch.observation[:burnt].flatten(0, 1)
+                memory = network.remember(seen, memory, first[:burnt].flatten())[1]
+        seen = batch.observation[burnt:].flatten(0, 1)
+        q_values = network.remember(seen, memory, first[burnt:].flatten())[0]
+        return q_values.unflatten(0, (-1, num_sequences))
+
+    def descend(self, loss: Tensor, q_value: Tensor, batch: dict[str, Tensor]) -> dict[str, float]:
+        """Take a step of Adam down the gradient of `loss`. Returns metrics. Where one of them is
+        not a number, raises NonFinite and changes nothing."""
+        norm = self.optimizer.step(loss)
+        if not (np.isfinite(norm) and np.isfinite(loss.item())):
+            raise NonFinite(
+                f"loss {loss.item()} or gradient {norm} is not finite",
+                {name: tensor.cpu().numpy() for name, tensor in batch.items()},
+            )
         self.num_updates += 1
         return {
             "train/loss": loss.item(),
-            "train/q_value": q_value.mean().item(),
+            "train/q_value": q_value.item(),
             "train/grad_norm": norm,
             "train/n_updates": self.num_updates,
         }
 
+    def begin(self) -> None:
+        self.showing.forget()
+
     def cut(self) -> None:
+        self.playing.forget()
         self.replay.cut()
 
     def state_dict(self) -> State:
@@ -223,6 +340,7 @@ class DQN(Agent):
                 "target": {k: v.float().cpu().numpy() for k, v in self.target.state_dict().items()},
                 "random": self.random.bit_generator.state,
                 "sampling": self.sampling.get_state().numpy(),
+                **({"playing": self.playing.state_dict()} if self.recurs else {}),
             },
         }
 
@@ -236,5 +354,7 @@ class DQN(Agent):
         self.target.load_state_dict(target)
         self.random.bit_generator.state = own["random"]
         self.sampling.set_state(torch.from_numpy(np.array(own["sampling"])))
+        if self.recurs and "playing" in own:
+            self.playing.load_state_dict(own["playing"])
         if "replay" in state:
             self.replay.load_state_dict(state["replay"])

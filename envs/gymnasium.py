@@ -5,8 +5,9 @@ of its own, drawn from (run seed, env index, episode number), so the state of a 
 (episode seed, actions so far): that is what is saved, and it is restored by playing it again.
 
 Observations made of Discrete parts (Tuple, MultiDiscrete, MultiBinary) become one Discrete, row by
-row. Knows no Atari (`envs/atari.py` is faster there), no Text observations and no composite
-actions. Of `info` it reads only "action_mask".
+row. A Dict of numbers becomes one vector, part by part in its own order, Discrete ones one-hot.
+Several choices at once are MultiDiscrete actions, [N, D]. Knows no Atari (`envs/atari.py`
+is faster there), no Text and no composite actions. Of `info` it reads only "action_mask".
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class Config:
     max_steps: Annotated[int, Range(0)] = 0
     """Agent steps after which an episode is truncated; 0 for the limit that the id comes with."""
     observation_key: str = ""
-    """Which part of a Dict observation the agent sees; `image` for MiniGrid."""
+    """Which part of a Dict observation the agent sees; `image` for MiniGrid. Empty for all parts as
+    one vector, where none is a picture or a text."""
+    observed: tuple[Annotated[int, Range(0)], ...] = ()
+    """Which numbers of a vector the agent sees; empty for all. 0, 2 hides CartPole's velocities."""
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Keyword arguments of the world itself, such as `is_slippery: false` for FrozenLake."""
 
@@ -86,15 +90,12 @@ class GymnasiumEnv:
 
     def __init__(self, config: Config, envs: list[gymnasium.Env[Any, Any]]) -> None:
         first = envs[0]
-        observation_space, self._view = _view(first.observation_space, config)
-        actions = first.action_space
-        if not isinstance(actions, spaces.Discrete | spaces.Box):
-            raise Mistake(f"{config.id} has {actions} actions; only Discrete and Box can be played")
-        discrete = isinstance(actions, spaces.Discrete)
+        observation_space, self._view = _observed(*_view(first.observation_space, config), config)
+        action_space, self._first_action = _choices(first.action_space, config)
         self.spec = Spec(
             num_envs=len(envs),
             observation_space=observation_space,
-            action_space=spaces.Discrete(int(actions.n)) if discrete else actions,
+            action_space=action_space,
             frame_rate=float(first.metadata.get("render_fps", 30)),
             action_names=_toy_text.action_names(first),
             exact_resume=not (first.spec and first.spec.nondeterministic),
@@ -104,7 +105,6 @@ class GymnasiumEnv:
         )
         self._id = config.id
         self._envs = envs
-        self._first_action = int(actions.start) if discrete else None
         self._seed = 0
         self._episodes = [0] * len(envs)
         self._actions: list[list[Any]] = [[] for _ in envs]  # of the current episodes
@@ -117,7 +117,8 @@ class GymnasiumEnv:
         return self._show([self._begin(i) for i in range(self.spec.num_envs)])
 
     def step(self, action: Array) -> Step:
-        """Apply `action`: [N] int64 in 0..A-1, or [N, ...] float32 for Box, passed on unclipped."""
+        """Apply `action`: [N] int64 in 0..A-1, [N, ...] int64 for several choices, or [N, ...]
+        float32 for Box, passed on unclipped."""
         done = self._standing().done
         arrivals: list[Arrival] = []
         for i, move in enumerate(self._moves(action)):
@@ -178,13 +179,18 @@ class GymnasiumEnv:
 
     def _moves(self, action: Array) -> list[Any]:
         """Return the N actions as the worlds want them, in memory of their own."""
-        if self._first_action is not None:
-            return (check_action(action, self.spec) + self._first_action).tolist()
         space = self.spec.action_space
+        if isinstance(space, spaces.Discrete):
+            return (check_action(action, self.spec) + self._first_action).tolist()
         shape = (self.spec.num_envs, *(space.shape or ()))
         if np.shape(action) != shape:
             raise ValueError(f"actions must be {shape} numbers, got {np.shape(action)}")
-        return list(np.array(action, space.dtype))
+        moves = np.array(action, space.dtype)
+        if isinstance(space, spaces.MultiDiscrete) and not (
+            np.array_equal(moves, action) and (moves >= 0).all() and (moves < space.nvec).all()
+        ):
+            raise ValueError(f"actions must be from 0 to below {space.nvec.tolist()}, got {action}")
+        return list(moves + self._first_action)
 
     def _begin(self, i: int) -> Arrival:
         sequence = np.random.SeedSequence(self._seed, spawn_key=(i, self._episodes[i]))
@@ -202,7 +208,7 @@ class GymnasiumEnv:
 
     def _replay(self, i: int, actions: Array) -> Arrival:
         arrival = self._begin(i)
-        for action in actions if self._first_action is None else actions.tolist():
+        for action in actions if actions.ndim > 1 else actions.tolist():
             if arrival[2] or arrival[3]:
                 break
             arrival = self._advance(i, action)
@@ -315,16 +321,36 @@ def _registered(id: str) -> EnvSpec:
         raise Mistake(f"Gymnasium has no env.id={id}{near}") from error
 
 
+def _choices(space: spaces.Space[Any], config: Config) -> tuple[spaces.Space[Any], Any]:
+    """Return the space of what agents choose from, counted from 0, and what the world calls 0."""
+    if isinstance(space, spaces.Discrete):
+        return spaces.Discrete(int(space.n)), int(space.start)
+    if isinstance(space, spaces.MultiDiscrete):
+        return spaces.MultiDiscrete(space.nvec), space.start
+    if isinstance(space, spaces.MultiBinary):
+        return spaces.MultiDiscrete(np.full(space.shape, 2)), 0
+    if isinstance(space, spaces.Box):
+        return space, space.dtype.type(0)
+    raise Mistake(
+        f"{config.id} has {space} actions; only Discrete, MultiDiscrete, MultiBinary and Box can be"
+        " played"
+    )
+
+
 def _view(
     space: spaces.Space[Any], config: Config
 ) -> tuple[spaces.Space[Any], Callable[[Any], Any]]:
     """Return the space of what agents see, and how to see a world's observation that way: one part
-    of a Dict, a Discrete counted from 0, several as the digits of one, a picture as [C, H, W]. A
-    picture is a Box of three axes of which the last is 1, 3 or 4 long and the shortest: it is read
-    as [H, W, C]."""
+    of a Dict or all as one vector, a Discrete counted from 0, several as the digits of one, a
+    picture as [C, H, W]. A picture is a Box of three axes of which the last is 1, 3 or 4 long and
+    the shortest: it is read as [H, W, C]."""
     key = config.observation_key
     pick: Callable[[Any], Any] = operator.itemgetter(key) if key else lambda seen: seen
     if isinstance(space, spaces.Dict):
+        if not key and all(map(_plain, space.values())):
+            whole = space
+            vector: Any = spaces.flatten_space(whole)
+            return vector, lambda seen: spaces.flatten(whole, seen)
         if key not in space.spaces:
             keys = ", ".join(space.spaces)
             raise Mistake(f"{config.id} shows a Dict: set env.observation_key to one of {keys}")
@@ -351,6 +377,28 @@ def _view(
         picture = spaces.Box(low, high, dtype=space.dtype.type)
         return picture, lambda seen: np.moveaxis(pick(seen), 2, 0)
     return space, pick
+
+
+def _observed(
+    space: spaces.Space[Any], view: Callable[[Any], Any], config: Config
+) -> tuple[spaces.Space[Any], Callable[[Any], Any]]:
+    """Return the same, of those numbers of a vector that the agent is to see."""
+    kept = list(config.observed)
+    if not kept:
+        return space, view
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or max(kept) >= space.shape[0]:
+        raise Mistake(f"env.observed {kept} are no numbers of {config.id}'s observations, {space}")
+    seen = spaces.Box(space.low[kept], space.high[kept], dtype=space.dtype.type)
+    return seen, lambda shown: np.asarray(view(shown))[kept]
+
+
+def _plain(space: spaces.Space[Any]) -> bool:
+    """Tell whether a space is of numbers that can stand in one vector with others."""
+    if isinstance(space, spaces.Box):
+        return len(space.shape) <= 1
+    if isinstance(space, spaces.Dict):
+        return all(map(_plain, space.values()))
+    return isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
 
 
 def _digits(space: spaces.Space[Any]) -> list[tuple[int, int]] | None:

@@ -98,7 +98,7 @@ class Step(NamedTuple):
 class Decision(NamedTuple):
     """What an agent wants done."""
 
-    action: Array  # [N] int64, or [N, D] float32 for continuous actions
+    action: Array  # [N] int64; [N, D] int64 for several choices, float32 for continuous ones
     notes: dict[str, Array]  # [N, ...] for learning and for viewers: "q_values", ...
 
 
@@ -297,6 +297,11 @@ class Agent(ABC):
 
     def cut(self) -> None:
         """The world is about to start anew: the next step does not follow from the last one."""
+        return None
+
+    def begin(self) -> None:
+        """A stream of play without exploring begins: its first step follows from none that was
+        acted on without exploring before. What is learned from is not touched."""
         return None
 
     def state_dict(self) -> State:

@@ -128,6 +128,9 @@ class Noisy(Agent):
         action = np.where(slips, random_legal(step.action_mask, self.generator), decision.action)
         return decision._replace(action=action)
 
+    def begin(self) -> None:
+        self.agent.begin()
+
 
 def random_legal(action_mask: Array, generator: np.random.Generator) -> Array:
     """Return one of the legal actions per row of `action_mask` [N, A], all equally likely, as

@@ -47,6 +47,7 @@ def known(agent: Agent, spec: Spec) -> tuple[Array, Array]:
     for states in (live[i : i + size] for i in range(0, len(live), size)):
         observation = np.repeat(states, num_learners)  # learner i mod N answers for env i
         mask = legal[observation]
+        agent.begin()  # in each state as if an episode began there
         decision = agent.act(Step.at(observation, num_actions, action_mask=mask), explore=False)
         expected = np.full(len(observation), np.nan)
         if "value" in decision.notes:

@@ -21,6 +21,8 @@ class Moment(NamedTuple):
 
 def play(env: Env, agent: Agent, step: Step, explore: bool = True) -> Iterator[Moment]:
     """Play on from `step` for ever, one moment at a time."""
+    if not explore:
+        agent.begin()
     while True:
         decision = agent.act(step, explore)
         following = env.step(decision.action)

@@ -41,6 +41,16 @@ class Batch:
     index: Tensor  # [B] int64, moments' numbers, for `Replay.update`
 
 
+class Sequences(NamedTuple):
+    """What B envs went through in n + 1 moments each."""
+
+    observation: Tensor  # [n + 1, B, ...] as the env showed it, in its dtype
+    action: Tensor  # [n, B] int64, or [n, B, D] float32
+    reward: Tensor  # [n, B] earned on arriving at the next moment
+    discount: Tensor  # [n, B] 0 where the future is worth nothing there
+    over: Tensor  # [n + 1, B] bool, the episode ended here: the next moment is a first one
+
+
 class Ring(NamedTuple):
     """L slots of one moment of one env each."""
 
@@ -174,6 +184,23 @@ class Replay:
             next_observation=seen[batch_size:],
             weight=weight,
             index=moment,
+        )
+
+    def sample_sequences(self, batch_size: int, generator: torch.Generator) -> Sequences:
+        """Draw `batch_size` moments uniformly, with replacement, each with the n that follow in its
+        env, which may be of several episodes. Raises ValueError where there are none yet."""
+        if not self.ready:
+            raise ValueError(f"{len(self)} moments are stored, and none of them can be sampled yet")
+        moment = self.draw(batch_size, generator).to(self.device, non_blocking=True)
+        moment = torch.cat([moment[None], moment + self.ahead[:, None]])  # [n + 1, B]
+        slot = moment % self.capacity
+        action = self.ring.action[slot[:-1]]
+        return Sequences(
+            observation=self.observe(moment.view(-1)).unflatten(0, moment.shape),
+            action=action if action.is_floating_point() else action.long(),
+            reward=self.ring.reward[slot[1:]],
+            discount=self.ring.discount[slot[1:]],
+            over=self.ring.over[slot],
         )
 
     def draw(self, batch_size: int, generator: torch.Generator) -> Tensor:

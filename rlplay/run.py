@@ -191,6 +191,10 @@ class Player:
     num_steps: int
     """Agent steps it was trained for."""
 
+    def begin(self) -> None:
+        """An episode begins: an agent with memory forgets the last one. Others need not be told."""
+        self.agent.begin()
+
     def action(self, observation: Array | int) -> Any:
         """Return the agent's choice for one observation, of the shape that it was trained on.
         Raises Mistake for another one."""

@@ -22,6 +22,11 @@ from rlplay.play import collect, play
 NAMES = config.names("agents")
 SMALL = {
     "hidden": 8,
+    "horizon": 8,
+    "epochs": 2,
+    "num_episodes": 2,
+    "hyperparameters": {"n_steps": 8, "batch_size": 8, "n_epochs": 2},
+    "policy_kwargs": {"net_arch": (8,)},
     "batch_size": 4,
     "learning_starts": 16,
     "replay_size": 200,

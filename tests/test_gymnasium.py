@@ -375,8 +375,11 @@ def test_last_part_counts_fastest():
 
 def test_spaces_that_cannot_be_played_are_mistakes():
     box = spaces.Box(0, 1, (2,))
+    picture = spaces.Box(0, 1, (5, 6, 3))
     with pytest.raises(Mistake, match="one of left, right"):
-        show(spaces.Dict(left=box, right=box))
+        show(spaces.Dict(left=box, right=picture))
+    with pytest.raises(Mistake, match="one of left, right"):
+        show(spaces.Dict(left=box, right=spaces.Text(5)))
     with pytest.raises(Mistake, match="one of left, right"):
         show(spaces.Dict(left=box, right=box), "up")
     with pytest.raises(Mistake, match="does not show a Dict"):
@@ -385,8 +388,45 @@ def test_spaces_that_cannot_be_played_are_mistakes():
         show(spaces.Tuple([spaces.Discrete(2), box]))
     with pytest.raises(Mistake, match="too many states"):
         show(spaces.MultiBinary(100))
-    with pytest.raises(Mistake, match="only Discrete and Box"):
-        show(box, actions=spaces.MultiDiscrete([2, 2]))
+    with pytest.raises(Mistake, match="only Discrete, MultiDiscrete, MultiBinary and Box"):
+        show(box, actions=spaces.Text(5))
+
+
+def test_dict_of_numbers_is_one_vector_in_its_order():
+    inner = spaces.Dict(speed=spaces.Box(-1, 1, (2,)))
+    env = show(spaces.Dict(kind=spaces.Discrete(3), goal=spaces.Box(0, 9, (1,)), arm=inner))
+    env._envs[0].shown = {  # type: ignore[attr-defined]
+        "kind": 1,
+        "goal": np.float32([7]),
+        "arm": {"speed": np.float32([0.5, -0.5])},
+    }
+    step, space = env.reset(0), env.spec.observation_space
+    assert isinstance(space, spaces.Box)
+    assert space.shape == (6,)
+    assert step.observation.tolist() == [[0, 1, 0, 7, 0.5, -0.5]]
+
+
+@pytest.mark.parametrize(
+    ("space", "nvec", "given"),
+    [
+        (spaces.MultiDiscrete([3, 2], start=[1, -5]), [3, 2], [3, -5]),
+        (spaces.MultiBinary(2), [2, 2], [1, 0]),
+    ],
+    ids=str,
+)
+def test_several_choices_at_once_are_counted_from_zero(space, nvec, given):
+    env = show(spaces.Box(0, 1, (2,)), actions=space)
+    assert env.spec.action_space == spaces.MultiDiscrete(nvec)
+    assert env.spec.num_actions == 0
+    step = env.reset(0)
+    assert step.action_mask.shape == (1, 0)
+    taken = []
+    env._envs[0].step = lambda move: (taken.append(move), (np.zeros(2), 0, False, False, {}))[1]  # type: ignore[method-assign]
+    env.step(np.array([[nvec[0] - 1, 0]]))
+    assert taken[0].tolist() == given
+    for wrong in ([[nvec[0], 0]], [[-1, 0]], [[0.5, 0]], [0, 0]):
+        with pytest.raises(ValueError, match="must be"):
+            env.step(np.array(wrong))
 
 
 def test_observation_of_another_shape_than_promised_raises():
@@ -551,3 +591,17 @@ def test_gymnasium_env_is_an_env_of_the_house():
     env: Env = Config().make()
     assert env.spec.num_envs == 1
     env.close()
+
+
+def test_agent_sees_only_the_numbers_that_it_is_to_see():
+    whole, part = Config(num_envs=2).make(), Config(num_envs=2, observed=(2, 0)).make()
+    seen, some = whole.reset(0), part.reset(0)
+    assert part.spec.observation_space.shape == (2,)
+    for _ in range(30):
+        assert np.array_equal(some.observation, seen.observation[:, [2, 0]])
+        assert np.array_equal(some.done, seen.done)
+        action = np.array([0, 1])
+        seen, some = whole.step(action), part.step(action)
+    for id, wrong in (("CartPole-v1", (4,)), ("FrozenLake-v1", (0,))):
+        with pytest.raises(Mistake, match=r"are no numbers of"):
+            Config(id=id, observed=wrong).make()

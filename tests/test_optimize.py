@@ -158,3 +158,20 @@ def test_weights_of_another_network_are_a_mistake():
     del weights["body.weight"]
     with pytest.raises(Mistake, match=r"body\.weight"):
         adam.load_weights(weights)
+
+
+def test_saved_moments_lie_in_memory_as_the_weights_do():
+    """The fused Adam does not check: moments that lie otherwise would be those of other weights."""
+    parts = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        network = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        parts.append((network, optimizer(network, torch.float32)))
+    x = torch.rand(2, 3, 5, 5)
+    (network, one), (other, two) = parts
+    one.step(network(x).square().sum())
+    two.load_weights(one.weights())
+    two.load_state_dict(one.state_dict())
+    one.step(network(x).square().sum())
+    two.step(other(x).square().sum())
+    assert torch.equal(network.weight, other.weight)

@@ -108,13 +108,17 @@ class Optimizer:
             if self.adam.state[master]
         }
 
+    @torch.no_grad()
     def load_state_dict(self, state: State) -> None:
         for name, master in zip(self.names, self.masters, strict=True):
-            # Adam's step count stays a float32 tensor on the device, as the fused kernel wants it.
-            self.adam.state[master] = {
-                key: torch.from_numpy(np.array(value)).to(master.device)
-                for key, value in state.get(name, {}).items()
-            }
+            # Adam's step count stays a float32 tensor on the device, as the fused kernel wants it;
+            # and its moments lie in memory as the weights do, which that kernel does not check.
+            moments = {}
+            for key, value in state.get(name, {}).items():
+                saved = torch.from_numpy(np.array(value)).to(master.device)
+                like = saved.ndim == master.ndim > 0
+                moments[key] = torch.empty_like(master).copy_(saved) if like else saved
+            self.adam.state[master] = moments
 
 
 def convert(module: nn.Module, dtype: torch.dtype) -> None:

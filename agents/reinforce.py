@@ -1,0 +1,164 @@
+"""REINFORCE (Williams 1992): what was done becomes likelier by what the episode earned after it,
+with or without a learned baseline, the value, to compare that with.
+
+It learns from whole episodes. With several envs side by side, one that spans an update began under
+the policy before it. As everywhere, later decisions of an episode count as much as the first ones,
+though their rewards are discounted. Without a baseline an episode that is cut short counts as over;
+with one, the value of its last moment is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from rlplay import policy_gradient
+from rlplay.core import Array, Decision, Range, Spec, State, Step, Trajectory
+from rlplay.policy_gradient import PolicyGradient
+from rlplay.rollout import mean, normalized
+from rlplay.targets import lambda_return
+
+
+@dataclass(frozen=True)
+class Config(policy_gradient.Config):
+    name: Literal["reinforce"] = "reinforce"
+    horizon: Annotated[int, Range(1)] = 16
+    """Agent steps of each env between two looks at how many episodes are over."""
+    learning_rate: Annotated[float, Range(0, 1)] = 1e-3
+    """Step size of Adam at first."""
+    entropy_weight: Annotated[float, Range(0)] = 0.0
+    """Weight of the policy's entropy, that keeps it trying, beside its gain, at first."""
+    entropy_weight_end: Annotated[float, Range(0)] = 0.0
+    """The same after `schedule_steps`."""
+    num_episodes: Annotated[int, Range(1)] = 8
+    """Episodes in one update, at least."""
+    baseline: bool = True
+    """Learn the value of what is seen, and compare returns with it."""
+    value_weight: Annotated[float, Range(0)] = 0.5
+    """Weight of the baseline's squared error beside the policy's gain."""
+    normalize_returns: bool = False
+    """Bring what actions are weighed by to mean 0 and deviation 1 in each update."""
+
+    def make(self, spec: Spec, seed: int, *, learns: bool = True) -> Reinforce:
+        """Build the agent. Raises Mistake where it cannot play in this world."""
+        return Reinforce(self, spec, seed)
+
+
+class Reinforce(PolicyGradient):
+    def __init__(self, config: Config, spec: Spec, seed: int) -> None:
+        super().__init__(config, spec, seed, valued=config.baseline)
+        self.config = config
+        self.forget()
+
+    def improve(self, trajectory: Trajectory) -> dict[str, float]:
+        """Remember a trajectory [T, N] and make an update where enough episodes are over."""
+        if self.waiting is not None:
+            trajectory = joined(self.waiting, trajectory)
+        ended = trajectory.step.done[1:]  # [T, N]
+        new = np.arange(len(ended))[:, None] >= self.learned  # [T, N] not yet learned from
+        if (ended & new).sum() < self.config.num_episodes:
+            self.waiting = after(trajectory, 0)
+            return {}
+        whole = np.maximum.accumulate(ended[::-1])[::-1]  # [T, N] of episodes that are over
+        metrics = self.update(trajectory, whole & new)
+        begins = whole.sum(0)  # [N] the first moment of the episode that goes on
+        first = begins.min()
+        self.learned = begins - first
+        self.waiting = after(trajectory, first)
+        return metrics
+
+    def update(self, trajectory: Trajectory, whole: Array) -> dict[str, float]:
+        """Make one step of gradient descent on the decisions in `whole` episodes, [T, N] bool."""
+        config, rollout = self.config, self.rollout(trajectory)
+        returns = lambda_return(*rollout.earnings(), trace=1)
+        rows = self.tensor(whole) & rollout.live
+        batch = rollout._replace(live=rows).flat(returns=returns)
+        if not self.recurs:  # which needs all that came before
+            batch = {name: column[rows.flatten()] for name, column in batch.items()}
+        policy, value = self.judge(batch)
+        returns, weight = batch["returns"], batch["weight"]
+        error = returns - value
+        gain = error.detach()
+        if config.normalize_returns:
+            gain = normalized(gain, weight)
+        gain = mean(policy.log_prob(batch["sample"]) * gain, weight)
+        value_loss = mean(error.square(), weight)
+        entropy = mean(policy.entropy(), weight)
+        loss = config.value_weight * value_loss - gain
+        loss = loss - self.entropy_weight(self.num_seen) * entropy
+        norm = self.descend(loss, batch)
+        return {
+            "train/loss": loss.item(),
+            "train/policy_gradient_loss": -gain.item(),
+            "train/value_loss": value_loss.item(),
+            "train/entropy": entropy.item(),
+            "train/grad_norm": norm,
+        }
+
+    def cut(self) -> None:
+        super().cut()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the episodes that go on."""
+        self.waiting: Trajectory | None = None  # what belongs to episodes that go on
+        self.learned = np.zeros(self.spec.num_envs, np.int64)  # [N] moments of it learned from
+
+    def state_dict(self) -> State:
+        state = dict(super().state_dict())
+        if self.waiting is not None:
+            step, decision = self.waiting
+            leaves = step._asdict() | {"action": decision.action}
+            leaves |= {f"note_{name}": note for name, note in decision.notes.items()}
+            leaves["learned"] = self.learned
+            state["replay"] = {name: leaf for name, leaf in leaves.items() if leaf is not None}
+        return state
+
+    def load_state_dict(self, state: State) -> None:
+        super().load_state_dict(state)
+        self.forget()
+        saved = state.get("replay", {}).items()
+        leaves: dict[str, Any] = {name: np.array(leaf) for name, leaf in saved}
+        if len(leaves.get("learned", ())) != self.spec.num_envs:
+            return
+        self.learned = leaves.pop("learned")
+        notes = {n[5:]: leaves.pop(n) for n in list(leaves) if n.startswith("note_")}
+        decision = Decision(leaves.pop("action"), notes)
+        self.waiting = Trajectory(Step(**leaves), decision)
+
+
+def joined(early: Trajectory, late: Trajectory) -> Trajectory:
+    """Return two trajectories as one: the last moment of the first is the first of the second."""
+    steps = zip(without_state(early), without_state(late), strict=True)
+    step = Step._make(None if a is None else np.concatenate([a[:-1], b]) for a, b in steps)
+    notes = late.decision.notes
+    return Trajectory(
+        step,
+        Decision(
+            np.concatenate([early.decision.action, late.decision.action]),
+            {name: np.concatenate([early.decision.notes[name], notes[name]]) for name in notes},
+        ),
+    )
+
+
+def after(trajectory: Trajectory, first: int) -> Trajectory | None:
+    """Return the moments from `first` on, in memory of their own; None where there is but one."""
+    decision = trajectory.decision
+    if first == len(decision.action):
+        return None
+    leaves = without_state(trajectory)
+    return Trajectory(
+        Step._make(None if leaf is None else leaf[first:].copy() for leaf in leaves),
+        Decision(
+            decision.action[first:].copy(),
+            {name: note[first:].copy() for name, note in decision.notes.items()},
+        ),
+    )
+
+
+def without_state(trajectory: Trajectory) -> Iterable[Any]:
+    """Return the columns of the moments, but for what only agents that plan look at."""
+    return trajectory.step._replace(state=None, measures=None)

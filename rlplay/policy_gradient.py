@@ -1,0 +1,375 @@
+"""What agents share that learn by policy gradient from what they have just done (Williams 1992;
+Sutton et al. 2000): a network that says what to do and what to expect, acting, and a rollout as
+tensors. What they learn from it is their own (agents/reinforce.py, a2c.py, ppo.py).
+
+A game of two is learned from both sides at once: there, what the opponent may expect is what the
+player loses.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlplay.core import (
+    Agent,
+    Array,
+    Decision,
+    Mistake,
+    NonFinite,
+    Range,
+    Spec,
+    State,
+    Step,
+    Trajectory,
+)
+from rlplay.nets import encoders, hardware, recurrent
+from rlplay.nets.distributions import Categorical, Distribution, Gaussian
+from rlplay.nets.heads import PolicyHead, ValueHead
+from rlplay.nets.optimize import Optimizer
+from rlplay.normalize import Observations, Rewards
+from rlplay.rollout import Rollout, earned
+from rlplay.schedule import Linear
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings that all of them have."""
+
+    name: str = ""
+    encoder: encoders.Config = field(default_factory=encoders.Config)
+    """The network from observation to features."""
+    hidden: Annotated[int, Range(0)] = 512
+    """Width of the layer between features and heads; 0 for none."""
+    recurrent: recurrent.Config = field(default_factory=recurrent.Config)
+    """Memory between that layer and the heads, for worlds that do not show all that matters."""
+    shared: bool = True
+    """One network for policy and value; else each has one of its own, which is better for vectors
+    (Huang et al. 2022)."""
+    deviation: Annotated[float, Range(1e-4, 7)] = 1.0
+    """Standard deviation of continuous actions at first; 1 is half the way between the bounds."""
+    deviation_by_state: bool = False
+    """Let the deviation depend on what is seen."""
+    squashed: bool = False
+    """Bring continuous actions into their bounds by tanh (Haarnoja et al. 2018), not by cutting."""
+    horizon: Annotated[int, Range(1)] = 128
+    """Agent steps of each env between two times of learning."""
+    discount: Annotated[float, Range(0, 1)] = 0.99
+    """What a reward one step later is worth."""
+    learning_rate: Annotated[float, Range(0, 1)] = 2.5e-4
+    """Step size of Adam at first."""
+    learning_rate_end: Annotated[float, Range(0, 1)] = 0.0
+    """Step size of Adam after `schedule_steps`."""
+    entropy_weight: Annotated[float, Range(0)] = 0.01
+    """Weight of the policy's entropy, that keeps it trying, beside its gain, at first."""
+    entropy_weight_end: Annotated[float, Range(0)] = 0.01
+    """The same after `schedule_steps`."""
+    schedule_steps: Annotated[int, Range(1)] = 10_000_000
+    """Agent steps over which settings go from their first value to their `_end`."""
+    adam_eps: Annotated[float, Range(0, 1)] = 1e-5
+    """Adam's epsilon. Huang et al. 2022: 1e-5."""
+    max_grad_norm: Annotated[float, Range(0)] = 0.5
+    """The gradient's norm is clipped to this."""
+    normalize_observations: bool = False
+    """Bring every number of a vector to mean 0 and deviation 1, as seen so far."""
+    normalize_rewards: bool = False
+    """Divide rewards by the deviation of their discounted sum so far (Engstrom et al. 2020)."""
+    device: hardware.DeviceName = "auto"
+    """auto is CUDA where there is one."""
+    precision: hardware.PrecisionName = "auto"
+    """auto is bfloat16 for pictures where the processor has it in hardware."""
+
+    def check(self, spec: Spec) -> None:
+        """Raise Mistake for a world that no policy gradient can learn in."""
+        actions, seen = spec.action_space, spec.observation_space
+        if spec.num_players > 2:
+            raise Mistake(
+                f"the {self.name} agent plays alone or against one opponent, but this env has"
+                f" {spec.num_players} players"
+            )
+        if self.recurrent.name != "none" and spec.num_players > 1:
+            raise Mistake(
+                f"the {self.name} agent remembers only where it plays alone, and this env has"
+                f" {spec.num_players} players: set agent.recurrent.name=none"
+            )
+        if isinstance(actions, Box) and not actions.is_bounded():
+            raise Mistake(
+                f"the {self.name} agent needs bounded actions, and this env has {actions}"
+            )
+        if self.normalize_observations and not (
+            isinstance(seen, Box) and np.issubdtype(seen.dtype, np.floating)
+        ):
+            raise Mistake(
+                "only vectors of fractional numbers can be normalized, and this env shows"
+                f" {seen}: leave agent.normalize_observations out"
+            )
+
+
+class Network(nn.Module):
+    """Observations [B, ...] and legal actions [B, A] -> a distribution over actions, values [B]
+    float32, which are 0 where it is not `valued`, and memory. A recurrent one sees T moments of N
+    envs, B = T * N, and the memory [N, M] before them; M is 0 for others."""
+
+    def __init__(self, config: Config, spec: Spec, valued: bool) -> None:
+        super().__init__()
+        seen, apart = spec.observation_space, valued and not config.shared
+        self.trunk = Trunk(config, seen)
+        self.value_trunk = Trunk(config, seen) if apart else None
+        self.memory_size = self.trunk.memory_size * (2 if apart else 1)  # M
+        self.policy = PolicyHead(
+            self.trunk.num_features,
+            spec.action_space,
+            config.deviation,
+            config.deviation_by_state,
+            config.squashed,
+        )
+        self.value = ValueHead(self.trunk.num_features) if valued else None
+        for part in self.modules():
+            if isinstance(part, nn.Linear | nn.Conv2d):
+                nn.init.orthogonal_(part.weight, 2**0.5)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+        nn.init.orthogonal_(self.policy.layer.weight, 0.01)  # at first, all actions are alike
+        if self.policy.by_state is not None:
+            nn.init.orthogonal_(self.policy.by_state.weight, 0.01)
+        if self.value is not None:
+            nn.init.orthogonal_(self.value.layer.weight, 1)
+
+    def forward(
+        self,
+        observation: Tensor,
+        mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        first: Tensor | None = None,
+    ) -> tuple[Distribution, Tensor, Tensor | None]:
+        """`first` [B] bool is true where an episode begins; None for nowhere."""
+        own = None if memory is None else memory[:, : self.trunk.memory_size]
+        features, own = self.trunk(observation, own, first)
+        policy, valued = self.policy(features, mask), features
+        if self.value_trunk is not None:
+            others = None if memory is None else memory[:, self.trunk.memory_size :]
+            valued, others = self.value_trunk(observation, others, first)
+            own = None if own is None or others is None else torch.cat([own, others], 1)
+        if self.value is None:
+            return policy, features.new_zeros(len(features), dtype=torch.float32), own
+        return policy, self.value(valued), own
+
+
+class Trunk(nn.Module):
+    """Observations [B, ...], and memory where it has one, -> features [B, F] and memory."""
+
+    def __init__(self, config: Config, space: gymnasium.Space) -> None:
+        super().__init__()
+        self.space = space
+        self.encoder = config.encoder.make(space)
+        example = torch.zeros(1, *encoders.prepared_shape(space))
+        num_encoded = self.encoder(example)[-1].numel()
+        self.hidden = nn.Linear(num_encoded, config.hidden) if config.hidden else None
+        self.num_features = config.hidden or num_encoded
+        self.recurrent = config.recurrent.make(self.num_features)
+        self.memory_size = 0
+        if self.recurrent is not None:
+            self.num_features, self.memory_size = config.recurrent.size, self.recurrent.memory_size
+
+    def forward(
+        self, observation: Tensor, memory: Tensor | None, first: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        dtype = next((parameter.dtype for parameter in self.parameters()), torch.float32)
+        features = self.encoder(encoders.prepare(observation, self.space, dtype))[-1].flatten(1)
+        if self.hidden is not None:
+            features = F.relu(self.hidden(features))
+        if self.recurrent is None or memory is None:
+            return features, memory
+        return self.recurrent(features, memory, first)
+
+
+class PolicyGradient(Agent):
+    """Acts by a policy, and knows what it expects if it is `valued`. How it improves is still to be
+    written."""
+
+    def __init__(self, config: Config, spec: Spec, seed: int, valued: bool = True) -> None:
+        config.check(spec)
+        self.settings, self.spec, self.horizon = config, spec, config.horizon
+        self.device = hardware.device(config.device)
+        self.num_seen = self.num_updates = 0  # agent steps, steps of Adam
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = Network(config, spec, valued).to(self.device)
+            self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        pictures = config.encoder.name != "mlp"
+        hardware.spare_threads(pays=pictures)
+        dtype = hardware.precision(config.precision, self.device, pays=pictures)
+        self.recurs = config.recurrent.name != "none"
+        size = self.network.memory_size
+        self.playing = recurrent.Stream(size, self.device)  # is saved
+        self.showing = recurrent.Stream(size, self.device)  # without exploring: leaves no trace
+        self.optimizer = Optimizer(
+            self.network, dtype, config.learning_rate, config.adam_eps, config.max_grad_norm
+        )
+        self.learning_rate = self.schedule(config.learning_rate, config.learning_rate_end)
+        self.entropy_weight = self.schedule(config.entropy_weight, config.entropy_weight_end)
+        self.random = torch.Generator().manual_seed(seed)
+        shape = spec.observation_space.shape or ()
+        self.observations = Observations(shape) if config.normalize_observations else None
+        rewards = Rewards(spec.num_envs, config.discount) if config.normalize_rewards else None
+        self.rewards = rewards
+
+    def schedule(self, start: float, end: float) -> Linear:
+        return Linear(start, end, self.settings.schedule_steps)
+
+    def act(self, step: Step, explore: bool = True) -> Decision:
+        stream = self.playing if explore else self.showing
+        memory = stream.before(step) if self.recurs else None
+        with torch.inference_mode():
+            observation, legal = self.seen(step.observation), self.legal(step.action_mask)
+            policy, value, after = self.network(observation, legal, memory)
+            sample = policy.sample(self.random) if explore else policy.mode()
+            notes = {"log_prob": policy.log_prob(sample), "value": value}
+            if memory is not None and after is not None:
+                stream.remember(step, after)
+                notes |= {"memory": memory} if explore else {}
+            if isinstance(policy, Categorical):
+                notes["policy"] = policy.probs
+            else:
+                notes["sample"] = sample
+            action = policy.bounded(sample) if isinstance(policy, Gaussian) else sample
+        space = self.spec.action_space
+        chosen = action.cpu().numpy().reshape(-1, *space.shape or ())
+        if isinstance(space, Box):
+            middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
+            chosen = np.clip(middle + half * chosen, space.low, space.high).astype(np.float32)
+        return Decision(chosen, {name: note.cpu().numpy() for name, note in notes.items()})
+
+    def judge(self, batch: dict[str, Tensor]) -> tuple[Distribution, Tensor]:
+        """Return what the network says of a batch: the policy, and the values [B]."""
+        names = ("observation", "mask", "memory", "first")
+        policy, value, _ = self.network(*(batch.get(name) for name in names))
+        return policy, value
+
+    def seen(self, observation: Array) -> Tensor:
+        """Return observations [..., *shape] as the network sees them."""
+        if self.observations is not None:
+            observation = self.observations.normalized(observation)
+        return torch.from_numpy(observation).to(self.device)
+
+    def legal(self, mask: Array) -> Tensor | None:
+        """Return the legal actions [..., A], or None where all of them are."""
+        everything = not isinstance(self.spec.action_space, Discrete) or mask.all()
+        return None if everything else torch.from_numpy(mask).to(self.device)
+
+    def learn(self, trajectory: Trajectory) -> dict[str, float]:
+        """Improve by a trajectory [T, N]. Returns metrics. Raises NonFinite where a reward or a
+        loss is not a number, and Mistake where a game of two is not zero-sum."""
+        step, decision = trajectory
+        if not np.isfinite(step.reward).all():
+            rows = {"reward": step.reward, "action": decision.action}
+            raise NonFinite("a reward is not finite", rows)
+        if self.spec.num_players > 1 and np.abs(step.reward.sum(2)).max() > 1e-4:
+            raise Mistake(
+                f"the {self.settings.name} agent plays both sides of a game, in which one player's"
+                " gain must be the other's loss; in this env it is not: choose another env"
+            )
+        over = step.done
+        if self.rewards is not None:
+            self.rewards.add_rewards(earned(step), ~over[:-1], over[1:])
+        self.num_seen += over[1:].size
+        self.optimizer.set_learning_rate(self.learning_rate(self.num_seen))
+        metrics = self.improve(trajectory)
+        if self.observations is not None:  # not before: it was acted by the old ones
+            shape = self.observations.mean.shape
+            self.observations.add(step.observation[:-1].reshape(-1, *shape))
+        counts = {"train/n_updates": self.num_updates} if metrics else {}
+        return {**metrics, **counts, "train/learning_rate": self.learning_rate(self.num_seen)}
+
+    @abstractmethod
+    def improve(self, trajectory: Trajectory) -> dict[str, float]:
+        """Make the updates that are due; return metrics of them, none where none were due."""
+
+    def rollout(self, trajectory: Trajectory) -> Rollout:
+        """Return a trajectory as tensors."""
+        step, decision = trajectory
+        mover, reward = step.player, earned(step)
+        discount = self.settings.discount * step.discount[1:]
+        discount = np.where(mover[1:] == mover[:-1], discount, -discount)
+        if self.rewards is not None:
+            reward = self.rewards.normalized(reward)
+        notes = {name: self.tensor(note) for name, note in decision.notes.items()}
+        first = np.concatenate([np.zeros_like(step.done[:1]), step.done[:-1]])  # [T + 1, N]
+        memory, first = notes.get("memory"), self.tensor(first)
+        with torch.inference_mode():
+            if memory is None:
+                bootstrap = self.network(self.seen(step.observation[-1]))[1]
+            else:  # what is remembered at the last moment comes from the one before it
+                latest = self.seen(np.concatenate(step.observation[-2:]))
+                bootstrap = self.network(latest, None, memory[-1], first[-2:].flatten())[1]
+                bootstrap = bootstrap[len(memory[-1]) :]
+        return Rollout(
+            observation=self.seen(step.observation[:-1]),
+            mask=self.legal(step.action_mask[:-1]),
+            sample=notes["sample"] if "sample" in notes else self.tensor(decision.action),
+            log_prob=notes["log_prob"],
+            value=torch.cat([notes["value"], bootstrap[None].clone()]),
+            reward=self.tensor(reward),
+            discount=self.tensor(discount),
+            live=self.tensor(~step.done[:-1]),
+            memory=None if memory is None else memory[:1],
+            first=first[:-1],
+        )
+
+    def tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def descend(self, loss: Tensor, batch: dict[str, Tensor]) -> float:
+        """Take a step of Adam down the gradient of `loss`, which is of a `batch`; return the norm
+        of the gradient. Where one of them is not a number, raises NonFinite and changes nothing."""
+        norm = self.optimizer.step(loss)
+        if not (np.isfinite(norm) and np.isfinite(loss.item())):
+            raise NonFinite(
+                f"loss {loss.item()} or gradient {norm} is not finite",
+                {name: tensor.detach().cpu().numpy() for name, tensor in batch.items()},
+            )
+        self.num_updates += 1
+        return norm
+
+    def cut(self) -> None:
+        self.playing.forget()
+        if self.rewards is not None:
+            self.rewards.cut()
+
+    def begin(self) -> None:
+        self.showing.forget()
+
+    def state_dict(self) -> State:
+        own = {
+            "num_seen": self.num_seen,
+            "num_updates": self.num_updates,
+            "optimizer": self.optimizer.state_dict(),
+            "random": self.random.get_state().numpy(),
+        }
+        if self.observations is not None:
+            own["observations"] = self.observations.state_dict()
+        if self.rewards is not None:
+            own["rewards"] = self.rewards.state_dict()
+        if self.recurs:
+            own["playing"] = self.playing.state_dict()
+        return {"weights": self.optimizer.weights(), "agent": own}
+
+    def load_state_dict(self, state: State) -> None:
+        self.optimizer.load_weights(state["weights"])
+        own = state["agent"]
+        self.num_seen, self.num_updates = own["num_seen"], own["num_updates"]
+        self.optimizer.load_state_dict(own["optimizer"])
+        self.random.set_state(torch.from_numpy(np.array(own["random"])))
+        playing = self.playing if self.recurs else None
+        parts = {"observations": self.observations, "rewards": self.rewards, "playing": playing}
+        for name, part in parts.items():
+            if part is not None and name in own:
+                part.load_state_dict(own[name])
