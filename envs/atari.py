@@ -124,6 +124,7 @@ class Atari:
     def reset(self, seed: int) -> Step:
         entropy = np.random.SeedSequence(int(seed)).generate_state(self.spec.num_envs)
         seeds = (entropy >> 1).astype(np.int64)  # 31 bits; ale-py takes a negative seed for none
+        self.seeds = seeds  # of the emulators, for one that is to play along
         observation, info = self.games.reset(seed=seeds)
         self.lives = info["lives"]
         if self.screen is not None:

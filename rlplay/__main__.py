@@ -17,7 +17,9 @@ from rlplay.core import Mistake, NonFinite, nearest
 from rlplay.words import asks_help, flag, mute, option, positional, say, suggest, table
 
 if TYPE_CHECKING:
-    from rlplay.run import Player, Run
+    from rlplay.config import Experiment, Lesson
+    from rlplay.lesson import Learning
+    from rlplay.run import Run
     from rlplay.train import Training
 
 HELP = """\
@@ -31,7 +33,8 @@ rlplay: train agents that play, and watch them learn
   rlplay match A B [--game GAME]        two agents or runs against each other; --games N
   rlplay ladder [RUN] [--settings]      Elo of all checkpoints of a run that plays a game
   rlplay play [GAME] [--against RUN]    play a board game yourself; --side first|second
-  rlplay list envs|agents|configs|runs  what there is; --json
+  rlplay collect-frames GAME            frames to learn to see from; --steps N, --policy uniform|RUN
+  rlplay list envs|agents|tasks|configs|runs  what there is; --json
   rlplay doctor                         check this machine, and how to mend it
   rlplay tensorboard [--port PORT]      follow the trainings in a browser
 
@@ -113,7 +116,7 @@ def train(words: list[str], root: Path) -> int:
     wants_help = asks_help(settings)
     settings = [word for word in settings if word not in ("-h", "--help")]
     variants = config.variants(name, settings)
-    experiment = variants[0].experiment if variants else config.load(name, settings)
+    experiment = variants[0].experiment if variants else config.load_any(name, settings)
     if wants_help:
         print(config.describe(experiment), end="")
         return 0
@@ -122,11 +125,22 @@ def train(words: list[str], root: Path) -> int:
 
         return go_through(study.create(name, settings, root), ["train", *words])
     from rlplay import run
+
+    training = made(experiment)
+    folder = run.create(experiment, training.spec, root)
+    return go(training, folder, ["train", *words])
+
+
+def made(experiment: Experiment | Lesson) -> Training | Learning:
+    from rlplay.config import Lesson
+
+    if isinstance(experiment, Lesson):
+        from rlplay.lesson import Learning
+
+        return Learning(experiment, say)
     from rlplay.train import Training
 
-    training = Training(experiment, say)
-    folder = run.create(experiment, training.env.spec, root)
-    return go(training, folder, ["train", *words])
+    return Training(experiment, say)
 
 
 def resume(words: list[str], root: Path) -> int:
@@ -135,47 +149,34 @@ def resume(words: list[str], root: Path) -> int:
         return show_help()
     name = positional(words)
     from rlplay import checkpoint, run, study
-    from rlplay.train import Training
 
     if several := study.find(name, root):
         if words:
             raise Mistake(f"a study is resumed as it was begun: leave out {words[0]}")
         return go_through(several, ["resume", name])
     folder = run.find(name, root)
-    experiment = folder.experiment(words)
+    experiment = folder.experiment_any(words)
     with folder.locked():
-        training = Training(experiment, say)  # first, so that memory is refused before it is taken
+        training = made(experiment)  # first, so that memory is refused before it is taken
         training.restore(checkpoint.newest(folder.checkpoints, say)[1])
-        folder.describe(experiment, training.env.spec)
-        if training.steps >= experiment.num_steps:
-            more = 2 * training.steps
-            say(f"{folder.name} is trained to its end; for more, add --num-steps {more}")
+        folder.describe(experiment, training.spec)
+        if training.more:
+            say(f"{folder.name} is trained to its end; for more, add {training.more}")
         return go(training, folder, ["resume", name, *words])
 
 
-def go(training: Training, folder: Run, command: list[str]) -> int:
+def go(training: Training | Learning, folder: Run, command: list[str]) -> int:
     """Train in a run folder until the end or a signal; return the exit code."""
     folder.start(["rlplay", *command])
-    experiment = training.experiment
-    say(
-        f"{experiment.agent.name} learns {experiment.env.world}, agent steps {training.steps:,} to"
-        f" {experiment.num_steps:,}, in {folder.folder}"
-    )
+    say(f"{training.about}, in {folder.folder}")
     say(f"Ctrl-C saves and stops; `rlplay {tensorboard_of(folder)}` shows the curves")
     code = training.run(folder)
-    path, spec = shlex.quote(str(folder.folder)), training.env.spec
+    path = shlex.quote(str(folder.folder))
     if code == 0:
-        is_game = spec.num_players == 2 and spec.model is not None
-        suggest(
-            *[f"evaluate {path}"] * bool(experiment.evaluation.num_episodes),
-            *[f"record {path}"] * bool(experiment.recording.max_steps),
-            *[f"ladder {path}", f"play --against {path}"] * is_game,
-            f"plot {path}",
-            tensorboard_of(folder),
-        )
+        suggest(*training.verbs(path), f"plot {path}", tensorboard_of(folder))
     else:
         if code != 1:  # a signal, and not a loss that is no number
-            say(f"saved at {training.steps:,} agent steps")
+            say(f"saved at {training.where}")
         suggest(f"resume {path}")
     return code
 
@@ -230,9 +231,11 @@ def evaluate(words: list[str], root: Path) -> int:
     from rlplay.train import score, sentence
 
     folder = run.find(name, root)
+    if folder.is_lesson:
+        return examine(folder, which, words, as_json)
     player = run.load_player(folder, which, run.print_to_stderr, words)
     result = score(player.experiment, player.agent)
-    right = perfect_moves(player, folder, which, words)
+    right = accuracy.perfect_moves(player, folder, which, words)
     report = {
         "run": folder.name,
         "num_steps": player.num_steps,
@@ -252,23 +255,20 @@ def evaluate(words: list[str], root: Path) -> int:
     return 0
 
 
-def perfect_moves(
-    player: Player, folder: Run, which: str, words: list[str]
-) -> dict[str, dict[str, float]]:
-    """Return how often the agent of a run plays exactly best, as it plays and, where it searches
-    with a network, with that alone; empty where its world cannot be solved."""
-    from rlplay import accuracy, run
+def examine(folder: Run, which: str, words: list[str], as_json: bool) -> int:
+    """Score what a run has learned of pictures on those kept for the test."""
+    from rlplay import lesson, run
 
-    game, agents = player.spec.model, {"as it plays": player.agent}
-    if not hasattr(game, "solve"):
-        return {}
-    if getattr(player.experiment.agent, "num_simulations_evaluation", 0):
-        alone = [*words, "--agent.num-simulations-evaluation=0"]
-        network = run.load_player(folder, which, lambda sentence: None, alone).agent
-        agents = {"with search": player.agent, "network alone": network}
-    boards = accuracy.positions(game, accuracy.NUM_BOARDS)
-    boards, exact = accuracy.solved(game, boards, run.print_to_stderr)
-    return {who: accuracy.accuracy(game, agent, boards, exact) for who, agent in agents.items()}
+    learning = lesson.load(folder, which, run.print_to_stderr, *words)
+    metrics = learning.examine("test")
+    if as_json:
+        report = {"run": folder.name, "num_updates": learning.updates, "split": "test", **metrics}
+        print(json.dumps(report, indent=2))
+    else:
+        say(f"{folder.name} after {learning.where}")
+        say(f"test: {learning.task.sentence(metrics)}")
+        suggest(tensorboard_of(folder))
+    return 0
 
 
 def record(words: list[str], root: Path) -> int:
@@ -305,14 +305,7 @@ def match(words: list[str], root: Path) -> int:
     terms = settings.convert(match.Config, settings.parse(words), "--", "match")
     spec, (one, two) = match.seats(names, world, root)
     found = match.match(spec.model, one, two, terms)
-    numbers = found.summary()
-    say(
-        f"{names[0]} against {names[1]}, {spec.model.name}, {len(found.scores)} games:"
-        f" {numbers['score']:.1%} of the points, 95% interval {numbers['ci_low']:.1%} to"
-        f" {numbers['ci_high']:.1%}; won {numbers['won']:g}, drawn {numbers['drawn']:g}, lost"
-        f" {numbers['lost']:g}; Elo {numbers['elo']:+.0f} ({numbers['elo_low']:+.0f} to"
-        f" {numbers['elo_high']:+.0f})"
-    )
+    say(f"{names[0]} against {names[1]}, {spec.model.name}, {found.sentence()}")
     path = match.save(found, names, spec.model, Path(out or root / "matches"))
     say(f"the games are in {path}")
     return 0
@@ -351,6 +344,13 @@ def play(words: list[str], root: Path) -> int:
     return 0
 
 
+def collect_frames(words: list[str], root: Path) -> int:
+    """Play a game and keep its frames, to learn to see from."""
+    from rlplay import collect
+
+    return show_help() if asks_help(words) else collect.from_words(words, root)
+
+
 def list_(words: list[str], root: Path) -> int:
     """List what there is."""
     from rlplay import config, run
@@ -358,7 +358,7 @@ def list_(words: list[str], root: Path) -> int:
     if asks_help(words):
         return show_help()
     as_json = flag(words, "--json")
-    kinds = ("envs", "agents", "configs", "runs")
+    kinds = ("envs", "agents", "tasks", "configs", "runs")
     if len(words) != 1 or words[0] not in kinds:
         hint = nearest(words[0], kinds) if words else ""
         raise Mistake(f"`rlplay list` takes one of {', '.join(kinds)}{hint}")
@@ -379,9 +379,10 @@ def list_(words: list[str], root: Path) -> int:
         say(f"no runs in {root} yet")
     if kind == "runs" and rows:
         last = shlex.quote(str(root / rows[-1]["name"]))
-        suggest(f"evaluate {last}", f"record {last}")
+        is_lesson = (root / rows[-1]["name"] / "data.json").exists()
+        suggest(f"evaluate {last}", *[] if is_lesson else [f"record {last}"])
     else:
-        suggest("list configs" if kind in ("envs", "agents") else "train cartpole/dqn")
+        suggest("list configs" if kind in ("envs", "agents", "tasks") else "train cartpole/dqn")
     return 0
 
 
@@ -438,6 +439,7 @@ VERBS = {
     "match": match,
     "ladder": ladder,
     "play": play,
+    "collect-frames": collect_frames,
     "list": list_,
     "doctor": doctor,
     "tensorboard": tensorboard,

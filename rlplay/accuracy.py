@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from rlplay import run
 from rlplay.core import Agent, Array, Game
 from rlplay.evaluate import random_legal
 from rlplay.match import decide
+from rlplay.run import Player, Run
 
 SEED = 3_000_000
 NUM_BOARDS = 1000
@@ -92,3 +94,20 @@ def sentence(shares: dict[str, float]) -> str:
         f"{shares['right']:.1%} of moves keep the result ({', '.join(phases)}), judged on"
         f" {shares['boards']:,.0f} boards where they differ; {shares['best']:.1%} are the very best"
     )
+
+
+def perfect_moves(
+    player: Player, folder: Run, which: str, words: list[str]
+) -> dict[str, dict[str, float]]:
+    """Return how often the agent of a run plays exactly best, as it plays and, where it searches
+    with a network, with that alone; empty where its world cannot be solved."""
+    game, agents = player.spec.model, {"as it plays": player.agent}
+    if not hasattr(game, "solve"):
+        return {}
+    if getattr(player.experiment.agent, "num_simulations_evaluation", 0):
+        alone = [*words, "--agent.num-simulations-evaluation=0"]
+        network = run.load_player(folder, which, lambda sentence: None, alone).agent
+        agents = {"with search": player.agent, "network alone": network}
+    boards = positions(game, NUM_BOARDS)
+    boards, exact = solved(game, boards, run.print_to_stderr)
+    return {who: accuracy(game, agent, boards, exact) for who, agent in agents.items()}

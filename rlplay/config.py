@@ -28,7 +28,11 @@ import yaml
 from rlplay.checkpoint import Config as Checkpoint
 from rlplay.core import AgentConfig, EnvConfig, Mistake, Range, nearest
 from rlplay.evaluate import Config as Evaluation
+from rlplay.perception.augment import Config as Augmentation
+from rlplay.perception.data import Config as Data
+from rlplay.perception.data import TaskConfig
 from rlplay.record import Config as Recording
+from rlplay.schedule import Decay
 from rlplay.settings import (
     SECTIONS,
     Dumper,
@@ -43,6 +47,9 @@ from rlplay.settings import (
 
 HOME = Path(__file__).resolve().parent.parent
 """The clone that this package belongs to: agents/, envs/ and configs/ lie in it."""
+Kind = Literal["envs", "agents", "tasks", "configs"]
+FOLDERS = {"tasks": "rlplay/perception"}
+"""Where the files of a kind lie, if not in a folder of that name."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,70 @@ class Experiment:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     """What is saved, and when."""
 
+    @property
+    def stem(self) -> str:
+        """What its runs are named after, but for the time."""
+        return f"{self.env.world}-{self.agent.name}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """All that the training of a perception task depends on."""
+
+    task: TaskConfig
+    """What is to be learned; `name` is a file in rlplay/perception/."""
+    data: Data = field(default_factory=Data)
+    """The pictures, and what is known of them."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """How pictures are changed while they are learned from."""
+    epochs: Annotated[int, Range(1)] = 10
+    """Length of the training: how often each picture is seen."""
+    batch_size: Annotated[int, Range(1)] = 64
+    """Pictures in one update."""
+    learning_rate: Annotated[float, Range(0, 1)] = 1e-3
+    """Step size of Adam."""
+    decay: Decay = field(default_factory=Decay)
+    """How the step size changes over the training."""
+    weight_decay: Annotated[float, Range(0)] = 0.0
+    """Share of each weight that is taken off it, times the step size (Loshchilov & Hutter 2019)."""
+    max_grad_norm: Annotated[float, Range(0)] = 10.0
+    """The gradient's norm is clipped to this."""
+    patience: Annotated[int, Range(0)] = 0
+    """Epochs without a better validation after which the training ends; 0 for never."""
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
+    """The one seed of everything random in the training."""
+    log_every: Annotated[int, Range(1)] = 100
+    """Updates between two lines of the log."""
+    keep: Annotated[int, Range(1)] = 2
+    """How many of the newest checkpoints are kept, one for each epoch, besides the best one."""
+    num_drawn: Annotated[int, Range(0)] = 32
+    """Pictures of the validation that are drawn after every epoch, with what it makes of them."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto is CUDA where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto is bfloat16 for pictures from 64 pixels on where the processor has it in hardware."""
+
+    @property
+    def stem(self) -> str:
+        """What its runs are named after, but for the time."""
+        return f"{self.data.name}-{self.task.name}-s{self.seed}"
+
 
 def load(config: str, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment of a YAML file, given by path or short name ("pong/dqn"), with flags
     such as ["--agent.learning-rate", "3e-4"] laid over it. Raises Mistake."""
+    found = load_any(config, overrides)
+    if isinstance(found, Lesson):
+        raise Mistake(f"{config} is of the task {found.task.name}, which sees but does not play")
+    return found
+
+
+def load_any(config: str, overrides: Sequence[str] = ()) -> Experiment | Lesson:
+    """Return what a YAML file describes, as `load` does, also where it is a perception task."""
     file, settings = read(config)
     if "variants" in settings:
         raise Mistake(f"{file} holds several trainings; `rlplay train {config}` runs them all")
-    return build(lay(settings, parse(overrides), file), file)
+    return build_any(lay(settings, parse(overrides), file), file)
 
 
 def player(text: str) -> AgentConfig:
@@ -175,49 +238,71 @@ def lay(under: Mapping[str, Any], over: Mapping[str, Any], file: str) -> dict[st
 
 def build(settings: Mapping[str, Any], file: str) -> Experiment:
     """Return the experiment that a file's settings describe. Raises Mistake."""
-    kinds = []
-    for section, folder in SECTIONS.items():
-        path, chosen = f"{section}.name", group(settings.get(section, {}), file, section)
-        if "name" not in chosen:
-            raise Mistake(f"{file}: {path} is missing; `rlplay list {folder}` names them all")
-        kinds.append(plugin(folder, convert(str, chosen["name"], file, path)).Config)
-    return Experiment(**vars(convert(concrete(*kinds), settings, file)))
+    kinds = {section: chosen(section, settings, file) for section in ("env", "agent")}
+    return Experiment(**vars(convert(concrete(Experiment, kinds), settings, file)))
 
 
-def dump(experiment: Experiment) -> str:
+def build_any(settings: Mapping[str, Any], file: str) -> Experiment | Lesson:
+    """Return the experiment, or where there is a task the lesson, that a file's settings describe.
+    Raises Mistake."""
+    if "task" not in settings:
+        return build(settings, file)
+    if both := [section for section in ("env", "agent") if section in settings]:
+        raise Mistake(f"{file}: with a task there is no {both[0]}; leave out one of the two")
+    kinds = {"task": chosen("task", settings, file)}
+    return Lesson(**vars(convert(concrete(Lesson, kinds), settings, file)))
+
+
+def chosen(section: str, settings: Mapping[str, Any], file: str) -> type:
+    """Return the Config of the file that a section of the settings names. Raises Mistake."""
+    folder, path = SECTIONS[section], f"{section}.name"
+    written = group(settings.get(section, {}), file, section)
+    if "name" not in written:
+        raise Mistake(f"{file}: {path} is missing; `rlplay list {folder}` names them all")
+    return plugin(folder, convert(str, written["name"], file, path)).Config
+
+
+def dump(experiment: Experiment | Lesson) -> str:
     """Return the experiment as YAML from which `load` makes an equal one."""
     return yaml.dump(to_dict(experiment), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
-def describe(experiment: Experiment) -> str:
+def describe(experiment: Experiment | Lesson) -> str:
     """Return the help text of `train CONFIG`: every setting with its docstring and its value."""
     import tyro  # slow to import, and needed nowhere else
 
-    kind = concrete(type(experiment.env), type(experiment.agent))
+    kinds = {name: type(value) for name, value in vars(experiment).items() if name in SECTIONS}
+    kind = concrete(Lesson if "task" in kinds else Experiment, kinds)
     with redirect_stdout(StringIO()) as text, suppress(SystemExit):
         default = kind(**vars(experiment))
         tyro.cli(kind, prog="rlplay train CONFIG", args=["--help"], default=default)
     return text.getvalue()
 
 
-def concrete(env: type, agent: type) -> type:
-    """Return Experiment with the types that `env` and `agent` really have."""
-    settings = [("env", env), ("agent", agent)]
-    return dataclasses.make_dataclass("Experiment", settings, bases=(Experiment,), frozen=True)
+def concrete(kind: type, sections: Mapping[str, type]) -> type:
+    """Return Experiment or Lesson with the types that some sections really have."""
+    fields = list(sections.items())
+    return dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True)
 
 
-def names(kind: Literal["envs", "agents", "configs"]) -> list[str]:
-    """Return what files there are: "atari" in envs, "dqn" in agents, "pong/dqn" in configs."""
+def names(kind: Kind) -> list[str]:
+    """Return what files there are: "atari" in envs, "dqn" in agents, "classify" in tasks,
+    "pong/dqn" in configs."""
     if kind == "configs":
         files = (HOME / kind).rglob("*.yaml")
         return sorted(file.relative_to(HOME / kind).with_suffix("").as_posix() for file in files)
-    return sorted(file.stem for file in (HOME / kind).glob("[!_]*.py") if file.stem.isidentifier())
+    files = (HOME / FOLDERS.get(kind, kind)).glob("[!_]*.py")
+    found = sorted(file.stem for file in files if file.stem.isidentifier())
+    if kind == "tasks":  # beside other files in their folder: those with a Config that names them
+        home = HOME / FOLDERS[kind]
+        return [name for name in found if f'Literal["{name}"]' in (home / f"{name}.py").read_text()]
+    return found
 
 
-def about(kind: Literal["envs", "agents", "configs"], name: str) -> str:
+def about(kind: Kind, name: str) -> str:
     """Return the first sentence of a plugin's docstring, or the first line of a config's comment,
     in at most 96 characters, running neither."""
-    path = HOME / kind / f"{name}.{'yaml' if kind == 'configs' else 'py'}"
+    path = HOME / FOLDERS.get(kind, kind) / f"{name}.{'yaml' if kind == 'configs' else 'py'}"
     text = path.read_text("utf-8")
     if not text.startswith(('"""', "#")):
         return ""
@@ -226,27 +311,30 @@ def about(kind: Literal["envs", "agents", "configs"], name: str) -> str:
     return textwrap.shorten(sentence.strip('"#. '), 96, placeholder=" ...")
 
 
-def plugin(kind: Literal["envs", "agents"], name: str) -> types.ModuleType:
-    """Load `name`.py of envs/ or agents/. Raises Mistake where there is no such file, where it
-    needs a module that is not installed, and where Python would find a foreign `kind` package."""
+def plugin(kind: Literal["envs", "agents", "tasks"], name: str) -> types.ModuleType:
+    """Load `name`.py of envs/, agents/ or rlplay/perception/. Raises Mistake where there is no such
+    file, where it needs a module that is not installed, and where Python would find a foreign
+    package of that name."""
     if name not in names(kind):
         hint = nearest(name, names(kind)) or f"; `rlplay list {kind}` names them all"
         raise Mistake(f"no {kind[:-1]} called {name!r}{hint}")
-    spec = importlib.util.find_spec(kind)
+    folder = FOLDERS.get(kind, kind)
+    package = folder.replace("/", ".")
+    spec = importlib.util.find_spec(package)
     places = list(spec.submodule_search_locations or [spec.origin]) if spec else []
-    if [Path(place or "").resolve() for place in places] != [HOME / kind]:
+    if [Path(place or "").resolve() for place in places] != [HOME / folder]:
         found = f"is {places[0]}" if places else "is missing"
         raise Mistake(
-            f"the package {kind!r} that Python finds {found} and not {HOME / kind}; run rlplay "
-            "from the project's own environment, in a folder without such a package"
+            f"the package {package!r} that Python finds {found} and not {HOME / folder}; run rlplay"
+            " from the project's own environment, in a folder without such a package"
         )
     try:
-        return importlib.import_module(f"{kind}.{name}")
+        return importlib.import_module(f"{package}.{name}")
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in {"", "rlplay", *SECTIONS.values()}:
             raise
         raise Mistake(
-            f"{kind}/{name}.py needs the module {missing!r}, which is not installed; type "
+            f"{folder}/{name}.py needs the module {missing!r}, which is not installed; type "
             f"`pip install -e {HOME}` for all that rlplay needs, or `pip install {missing}`"
         ) from error

@@ -188,10 +188,10 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def apart(kinds: Sequence[Settings]) -> list[str]:
     """Return a label for each of some different flat settings."""
-    labels = [str(flat.get("agent.name", "")) for flat in kinds]
+    labels = [str(flat.get("agent.name", flat.get("task.name", ""))) for flat in kinds]
     names = list(dict.fromkeys(chain.from_iterable(kinds)))
-    worlds = [name for name in names if name in ("env.name", "env.id", "env.game")]
-    names.sort(key=lambda name: (name not in worlds, not name.startswith("agent.")))
+    worlds = [name for name in names if name in ("env.name", "env.id", "env.game", "data.name")]
+    names.sort(key=lambda name: (name not in worlds, not name.startswith(("agent.", "task."))))
     for name in names:
         words = [word(name, flat[name]) if name in flat else "" for flat in kinds]
         among: dict[str, set[str]] = {}

@@ -68,6 +68,16 @@ class Match:
             "elo_high": elo(float(high), games),
         }
 
+    def sentence(self) -> str:
+        """Return these numbers in words."""
+        numbers = self.summary()
+        return (
+            f"{len(self.scores)} games: {numbers['score']:.1%} of the points, 95% interval"
+            f" {numbers['ci_low']:.1%} to {numbers['ci_high']:.1%}; won {numbers['won']:g}, drawn"
+            f" {numbers['drawn']:g}, lost {numbers['lost']:g}; Elo {numbers['elo']:+.0f}"
+            f" ({numbers['elo_low']:+.0f} to {numbers['elo_high']:+.0f})"
+        )
+
 
 def save(found: Match, names: Sequence[str], game: Game, folder: Path) -> Path:
     """Write the games of a match as .npz into a folder; return the file."""

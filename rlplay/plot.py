@@ -35,6 +35,11 @@ TITLES = {
     "train/rms_error": "RMS error",
     "train/residual": "Residual",
     "train/error_bound": "Bound of the error",
+    "train/loss": "Loss in training",
+    "validation/accuracy": "Accuracy in validation",
+    "validation/cross_entropy": "Cross-entropy in validation, nats",
+    "validation/squared_error": "Squared error in validation, a pixel",
+    "validation/goal": "Validation",
     "rms_error": "RMS error",
     "score": "Score of an episode",
     "length": "Agent steps in an episode",
@@ -51,6 +56,8 @@ DEFAULTS = (
     ("train/rms_error",),
     ("train/residual", "train/error_bound"),
     ("rollout/ep_score_mean", "eval/mean_reward"),
+    ("validation/accuracy", "train/loss"),
+    ("validation/goal", "train/loss"),
 )
 """The first of these groups that all runs have something of is what they are drawn by."""
 ERRORS = ("train/residual", "train/error_bound")  # drawn on a logarithmic axis
@@ -173,7 +180,7 @@ def draw(
         panels.append(
             Panel(
                 TITLES.get(metric, metric),
-                config.x_title or X_TITLES[x],
+                config.x_title or x_title(groups, x),
                 curves,
                 bounds,
                 share=metric in SHARES,
@@ -242,10 +249,18 @@ def usual_x(groups: Mapping[str, Sequence[Run]], metric: str) -> str:
     return "steps_per_env" if any(f"{metric}_ci" in logged(run) for run in runs) else "steps"
 
 
+def x_title(groups: Mapping[str, Sequence[Run]], x: str) -> str:
+    """Return what is written below an x axis: perception tasks count updates, not agent steps."""
+    runs = [run for members in groups.values() for run in members]
+    return "updates" if x == "steps" and all(run.is_lesson for run in runs) else X_TITLES[x]
+
+
 def world(groups: Mapping[str, Sequence[Run]]) -> str:
-    """Return what runs are named after, <world>-<agent>-s<seed>, where it is the same for all."""
-    names = {run.name.partition(f"-{settings(run)['agent']['name']}-s")[0]
-             for members in groups.values() for run in members}  # fmt: skip
+    """Return what runs are named after, <world>-<agent>-s<seed> or <data>-<task>-s<seed>, where it
+    is the same for all."""
+    learners = {run: settings(run) for members in groups.values() for run in members}
+    names = {run.name.partition(f"-{(found.get('agent') or found['task'])['name']}-s")[0]
+             for run, found in learners.items()}  # fmt: skip
     return names.pop() if len(names) == 1 else ""
 
 

@@ -1,16 +1,17 @@
 """The run folder: all that is known of one training, in files that any tool can read.
 
-runs/<world>-<agent>-s<seed>-<time>/
+runs/<world>-<agent>-s<seed>-<time>/, of a perception task runs/<data>-<task>-s<seed>-<time>/
   config.yaml     the experiment; `rlplay train` on it repeats the run
   command.txt     what was typed, a line for each start and resume
   system.json     versions, commit, processor, device
-  env.json        the protocol: spaces, actions, frames per step, seeds
+  env.json        the protocol: spaces, actions, frames per step, seeds; of a task data.json
   metrics.jsonl   one line per log entry, the same names and numbers as in TensorBoard
   episodes.npz    by metric and number of the episode: how many envs, their sum and sum of squares
   events...       TensorBoard
-  checkpoints/    numbered by agent steps; `best` by evaluation
+  checkpoints/    numbered by agent steps, or updates; `best` by evaluation, or validation
   recordings/     mp4 and npz
-  pictures/       of every checkpoint, what the agent thinks of every state, where there is a map
+  pictures/       of every checkpoint, what the agent thinks of every state, where there is a map;
+                  or what the task makes of pictures
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ from typing import Any
 import numpy as np
 
 from rlplay import checkpoint, config
-from rlplay.config import Experiment
+from rlplay.config import Experiment, Lesson
 from rlplay.core import Agent, Array, Env, Mistake, Spec, State, Step, nearest
 from rlplay.settings import to_dict
 
 PACKAGES = ("rlplay", "torch", "numpy", "gymnasium", "ale-py", "stable-baselines3", "pettingzoo")
+
+
+SCORES = ("eval/mean_reward", "rollout/ep_score_mean", "test/goal", "validation/goal")
+"""What a run is scored by: the first of these that it has."""
 
 
 class Run:
@@ -63,6 +68,11 @@ class Run:
     def pictures(self) -> Path:
         return self.folder / "pictures"
 
+    @property
+    def is_lesson(self) -> bool:
+        """Tell whether it is of a perception task, and not of an agent."""
+        return "task" in config.read(str(self.folder / "config.yaml"))[1]
+
     def experiment(self, settings: Sequence[str] = ()) -> Experiment:
         """Return what the run is made of, with `settings` as typed laid over it. Raises Mistake
         where they name another agent: it could not take over what this one has learned."""
@@ -74,6 +84,22 @@ class Run:
                 " over; leave out --agent.name, or start a new run with `rlplay train`"
             )
         return experiment
+
+    def experiment_any(self, settings: Sequence[str] = ()) -> Experiment | Lesson:
+        """Return what the run is made of, as `experiment` does, also where it is a perception task.
+        Raises Mistake where `settings` name another agent or task."""
+        if not self.is_lesson:
+            return self.experiment(settings)
+        file = str(self.folder / "config.yaml")
+        lesson, trained = config.load_any(file, settings), config.load_any(file)
+        assert isinstance(lesson, Lesson)
+        assert isinstance(trained, Lesson)
+        if lesson.task.name != trained.task.name:
+            raise Mistake(
+                f"{self.name} has trained {trained.task.name}, which {lesson.task.name} cannot take"
+                " over; leave out --task.name, or start a new run with `rlplay train`"
+            )
+        return lesson
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -94,11 +120,16 @@ class Run:
             self.is_locked = False
             os.close(guard)
 
-    def describe(self, experiment: Experiment, spec: Spec) -> None:
-        """Write down what the run is made of. Raises Mistake where the folder cannot be written."""
+    def describe(self, experiment: Experiment | Lesson, spec: Spec | State) -> None:
+        """Write down what the run is made of: of an experiment with the Spec of its env, of a
+        lesson with what is to be known of its data. Raises Mistake where the folder cannot be
+        written."""
         try:
             write(self.folder / "config.yaml", config.dump(experiment))
-            write_json(self.folder / "env.json", protocol(experiment, spec))
+            if isinstance(experiment, Experiment) and isinstance(spec, Spec):
+                write_json(self.folder / "env.json", protocol(experiment, spec))
+            else:
+                write_json(self.folder / "data.json", spec)
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
@@ -120,10 +151,10 @@ class Run:
         temporary.replace(path)
 
 
-def create(experiment: Experiment, spec: Spec, root: Path) -> Run:
-    """Make the folder of a new run. Raises Mistake where `root` cannot be written."""
-    env, agent = experiment.env, experiment.agent
-    stem = f"{env.world}-{agent.name}-s{experiment.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+def create(experiment: Experiment | Lesson, spec: Spec | State, root: Path) -> Run:
+    """Make the folder of a new run, with what `Run.describe` writes there. Raises Mistake where
+    `root` cannot be written."""
+    stem = f"{experiment.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     for suffix in ("", *(f"-{i}" for i in range(2, 100))):
         folder = root / (stem + suffix)
         try:
@@ -157,7 +188,7 @@ def state(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "steps": known.get("step", 0),
-        "score": known.get("eval/mean_reward", known.get("rollout/ep_score_mean")),
+        "score": next((known[name] for name in SCORES if name in known), None),
         "checkpoints": len(checkpoint.names(run.checkpoints)),
     }
 
@@ -275,7 +306,7 @@ class Log:
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
-    def write_settings(self, experiment: Experiment) -> None:
+    def write_settings(self, experiment: Experiment | Lesson) -> None:
         """Show the experiment in TensorBoard: as text, and among the hyper-parameters."""
         from torch.utils.tensorboard.summary import hparams
 

@@ -5,8 +5,9 @@ A schedule is a function of the agent step and remembers nothing, so resuming it
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from rlplay.core import Range
 
@@ -25,3 +26,28 @@ class Linear:
     def __call__(self, step: int) -> float:
         progress = min(max(step / self.duration, 0.0), 1.0)
         return (1 - progress) * self.start + progress * self.end
+
+
+@dataclass(frozen=True)
+class Decay:
+    """A factor on the learning rate over a training: a warm-up from 0 to 1, then 1 at first and
+    less later."""
+
+    name: Literal["constant", "cosine", "step"] = "constant"
+    """cosine falls to 0 along half a wave (Loshchilov & Hutter 2017); step at each of `drops`."""
+    warmup: Annotated[float, Range(0, 0.9)] = 0.0
+    """Share of the training in which it rises from 0 in a straight line (Goyal et al. 2017)."""
+    drops: tuple[Annotated[float, Range(0, 1)], ...] = (0.5, 0.75)
+    """Of step: shares of the training after which the factor falls."""
+    factor: Annotated[float, Range(0, 1)] = 0.1
+    """Of step: what it is multiplied by then."""
+
+    def __call__(self, progress: float) -> float:
+        """Return the factor after a share of the training, 0..1."""
+        rise = min(progress / self.warmup, 1.0) if self.warmup else 1.0
+        if self.name == "cosine":
+            rest = max(progress - self.warmup, 0.0) / (1 - self.warmup)
+            return rise * (1 + math.cos(math.pi * min(rest, 1.0))) / 2
+        if self.name == "step":
+            return rise * self.factor ** sum(progress >= drop for drop in self.drops)
+        return rise

@@ -20,7 +20,11 @@ from yaml.composer import ComposerError
 
 from rlplay.core import Mistake, Range, nearest
 
-SECTIONS: dict[str, Literal["envs", "agents"]] = {"env": "envs", "agent": "agents"}
+SECTIONS: dict[str, Literal["envs", "agents", "tasks"]] = {
+    "env": "envs",
+    "agent": "agents",
+    "task": "tasks",
+}
 """The groups of settings whose `name` is a plugin file, and the folder that it lies in."""
 
 

@@ -7,12 +7,9 @@ that a resumed run does what the uninterrupted one would have done.
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -21,51 +18,28 @@ from rlplay.config import Experiment
 from rlplay.core import Agent, Env, Mistake, NonFinite, Spec, State
 from rlplay.metrics import Averages, Episodes
 from rlplay.play import collect, play
+from rlplay.session import Interrupt, Interrupted, Table, keep_batch
 
 MAX_DRAWN = 3000
 """States of the largest world of which a map is drawn."""
-PAUSE = 0.5
-"""Seconds between two lines on the terminal, at least; the log misses none."""
-
-
-class Interrupted(BaseException):
-    """A signal asked the training to end."""
-
-
-class Interrupt:
-    """Ctrl-C and SIGTERM. The first asks for an orderly end: in the middle of `breakable` work by
-    raising Interrupted, else when the training next looks at `signal`. The second ends the process
-    on the spot."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self.inside_breakable = False
-
-    @contextmanager
-    def breakable(self) -> Iterator[None]:
-        self.inside_breakable = True
-        try:
-            if self.signal:
-                raise Interrupted
-            yield
-        finally:
-            self.inside_breakable = False
-
-    def __enter__(self) -> Interrupt:
-        kinds = (signal.SIGINT, signal.SIGTERM)
-        self.before = [(kind, signal.signal(kind, self.handle)) for kind in kinds]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for kind, handler in self.before:
-            signal.signal(kind, handler)
-
-    def handle(self, kind: int, frame: FrameType | None) -> None:
-        if self.signal:
-            os._exit(128 + kind)
-        self.signal = kind
-        if self.inside_breakable:
-            raise Interrupted
+COLUMNS = (
+    ("agent steps", "time/total_timesteps", "{:,.0f}"),
+    ("episodes", "time/episodes", "{:,.0f}"),
+    ("score", "rollout/ep_score_mean", "{:.1f}"),
+    ("length", "rollout/ep_len_mean", "{:,.0f}"),
+    ("reward", "rollout/reward", "{:.3f}"),
+    ("optimal", "rollout/optimal_action", "{:.1%}"),
+    ("regret", "rollout/cumulative_regret", "{:.1f}"),
+    ("RMS error", "train/rms_error", "{:.4f}"),
+    ("residual", "train/residual", "{:.1e}"),
+    ("error below", "train/error_bound", "{:.1e}"),
+    ("explore", "rollout/exploration_rate", "{:.3f}"),
+    ("loss", "train/loss", "{:.5f}"),
+    ("value", "train/q_value", "{:.3f}"),
+    ("steps/s", "time/fps", "{:,.0f}"),
+)
+ALWAYS = ("agent steps", "episodes", "score", "length", "steps/s")
+"""The columns of the table on the terminal, and those that are always there."""
 
 
 class Training:
@@ -85,6 +59,37 @@ class Training:
         self.seconds = 0.0  # spent learning, over all sessions of the run
         self.best = -np.inf  # mean score of the best evaluation
         self.first_step = self.env.reset(experiment.seed)
+
+    @property
+    def about(self) -> str:
+        experiment = self.experiment
+        return (
+            f"{experiment.agent.name} learns {experiment.env.world}, agent steps {self.steps:,} to"
+            f" {experiment.num_steps:,}"
+        )
+
+    @property
+    def where(self) -> str:
+        return f"{self.steps:,} agent steps"
+
+    @property
+    def more(self) -> str:
+        """The setting that makes a finished training go on; empty where it is not finished."""
+        return f"--num-steps {2 * self.steps}" * (self.steps >= self.experiment.num_steps)
+
+    @property
+    def spec(self) -> Spec:
+        return self.env.spec
+
+    def verbs(self, path: str) -> list[str]:
+        """Return what may be typed next about the run in `path`."""
+        spec, experiment = self.env.spec, self.experiment
+        is_game = spec.num_players == 2 and spec.model is not None
+        return [
+            *[f"evaluate {path}"] * bool(experiment.evaluation.num_episodes),
+            *[f"record {path}"] * bool(experiment.recording.max_steps),
+            *[f"ladder {path}", f"play --against {path}"] * is_game,
+        ]
 
     def restore(self, parts: dict[str, State]) -> None:
         """Continue where the checkpoint stands."""
@@ -131,9 +136,7 @@ class Training:
             except Interrupted:
                 self.save()
             except NonFinite as error:
-                path = folder.folder / "nonfinite_batch.npz"
-                np.savez_compressed(path, allow_pickle=False, **error.batch)
-                self.announce(f"stopped: {error}; its batch is in {path}")
+                self.announce(keep_batch(error, folder.folder))
                 return 1
             finally:
                 self.log.close()
@@ -145,7 +148,7 @@ class Training:
         experiment, agent = self.experiment, self.agent
         moments = self.episodes.listen(play(self.env, agent, self.first_step))
         self.logged = (self.steps, self.seconds)
-        self.table = Table(self.announce, experiment.num_steps)
+        self.table = Table(self.announce, experiment.num_steps, COLUMNS, ALWAYS)
         while self.steps < experiment.num_steps and not self.interrupt.signal:
             started, before = time.perf_counter(), self.steps
             trajectory = collect(moments, agent.horizon)
@@ -332,57 +335,3 @@ def sentence(result: evaluate.Result) -> str:
 def num_bytes(state: State) -> int:
     """Return how much the arrays of a flat saved state take."""
     return sum(value.nbytes for value in state.values() if isinstance(value, np.ndarray))
-
-
-class Table:
-    """The table on the terminal: a line for each log entry, but none sooner than PAUSE seconds
-    after the one before, and the last one always."""
-
-    COLUMNS = (
-        ("agent steps", "time/total_timesteps", "{:,.0f}"),
-        ("episodes", "time/episodes", "{:,.0f}"),
-        ("score", "rollout/ep_score_mean", "{:.1f}"),
-        ("length", "rollout/ep_len_mean", "{:,.0f}"),
-        ("reward", "rollout/reward", "{:.3f}"),
-        ("optimal", "rollout/optimal_action", "{:.1%}"),
-        ("regret", "rollout/cumulative_regret", "{:.1f}"),
-        ("RMS error", "train/rms_error", "{:.4f}"),
-        ("residual", "train/residual", "{:.1e}"),
-        ("error below", "train/error_bound", "{:.1e}"),
-        ("explore", "rollout/exploration_rate", "{:.3f}"),
-        ("loss", "train/loss", "{:.5f}"),
-        ("value", "train/q_value", "{:.3f}"),
-        ("steps/s", "time/fps", "{:,.0f}"),
-    )
-    ALWAYS = ("agent steps", "episodes", "score", "length", "steps/s")
-
-    def __init__(self, announce: Callable[[str], None], num_steps: int) -> None:
-        self.announce = announce
-        self.num_steps = num_steps
-        self.columns: list[tuple[str, str, str]] = []
-        self.waiting: dict[str, float] = {}
-        self.last = -np.inf  # time of the last line, seconds
-
-    def add(self, metrics: dict[str, float]) -> None:
-        """Print the line of a log entry, now or, where the next comes sooner, never."""
-        self.waiting = metrics
-        if time.perf_counter() - self.last >= PAUSE:
-            self.show()
-
-    def close(self) -> None:
-        """Print the last line if it was not yet."""
-        if self.waiting:
-            self.show()
-
-    def show(self) -> None:
-        metrics, self.waiting = self.waiting, {}
-        self.last = time.perf_counter()
-        columns = [c for c in self.COLUMNS if c[1] in metrics or c[0] in self.ALWAYS]
-        if not {*columns} <= {*self.columns}:  # something new to show
-            self.columns = columns
-            self.announce("".join(f"{title:>12}" for title, _, _ in columns) + f"{'left':>12}")
-        cells = [form.format(metrics[k]) if k in metrics else "-" for _, k, form in self.columns]
-        steps_left = max(self.num_steps - metrics["time/total_timesteps"], 0)
-        left = int(steps_left / metrics["time/fps"])
-        cells.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}")
-        self.announce("".join(f"{cell:>12}" for cell in cells))

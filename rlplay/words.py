@@ -64,7 +64,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 def cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4f}" if 0 < abs(value) < 1 else f"{value:.1f}"
+    return str(value)
 
 
 def asks_help(words: list[str]) -> bool:

@@ -217,7 +217,7 @@ MISTAKES = [
         marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU"),
     ),
     ("list rusn", "'runs'"),
-    ("list", "envs, agents, configs, runs"),
+    ("list", "envs, agents, tasks, configs, runs"),
     ("evaluate", "no runs"),
     ("record last", "no runs"),
     ("resume --num-steps 5", "no runs"),
@@ -462,7 +462,7 @@ def test_recording_makes_a_film_even_where_there_was_none(finished):
 
 
 def test_list_tells_what_there_is(finished):
-    for kind in ("envs", "agents", "configs"):
+    for kind in ("envs", "agents", "tasks", "configs"):
         rows = json.loads(rlplay("list", kind, "--json").out)
         assert [row["name"] for row in rows] == config.names(kind)
         assert all(row["about"] for row in rows)

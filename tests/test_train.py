@@ -80,7 +80,7 @@ class Poison(gymnasium.Env):
 
 @pytest.fixture(autouse=True)
 def every_line_is_printed(monkeypatch):
-    monkeypatch.setattr(train, "PAUSE", 0)
+    monkeypatch.setattr("rlplay.session.PAUSE", 0)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,0 +1,134 @@
+"""Which of the classes a picture is of: an encoder, a layer or two, and cross-entropy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlplay.core import Array, Range
+from rlplay.nets import backbones
+from rlplay.nets.heads import Float32Linear
+from rlplay.palette import GREEN, RED
+from rlplay.perception import gallery
+from rlplay.perception.data import Source
+from rlplay.perception.task import Batch, Task
+
+
+@dataclass(frozen=True)
+class Config:
+    name: Literal["classify"] = "classify"
+    encoder: backbones.Config = field(default_factory=backbones.Config)
+    """The network from picture to feature maps."""
+    pool: Literal["auto", "mean", "none"] = "auto"
+    """mean reduces the coarsest map to the mean of each channel; auto does where it is coarser than
+    a sixteenth of the picture."""
+    hidden: Annotated[int, Range(0)] = 128
+    """Width of the layer between features and classes; 0 for none."""
+    dropout: Annotated[float, Range(0, 0.99)] = 0.0
+    """Share of the features, and of the hidden layer, left out while learning (Srivastava et al.
+    2014)."""
+    smoothing: Annotated[float, Range(0, 0.99)] = 0.0
+    """Share of the certainty that the other classes get in the target (Szegedy et al. 2016)."""
+
+    def make(self, source: Source) -> Classify:
+        """Build the task. Raises Mistake where the source has no label for each picture, or its
+        pictures do not suit the encoder."""
+        source.require("label", self.name)
+        return Classify(self, source)
+
+
+class Classify(Task):
+    goal = "accuracy"
+
+    def __init__(self, config: Config, source: Source) -> None:
+        super().__init__(source)
+        self.config = config
+        self.encoder = config.encoder.make(source.shape)
+        self.eval()
+        with torch.no_grad():
+            last = self.encoder(torch.zeros(1, *source.shape))[-1]
+        self.train()
+        mean = config.pool == "mean" or (config.pool == "auto" and self.encoder.strides[-1] > 16)
+        self.pool = nn.AdaptiveAvgPool2d(1) if mean else nn.Identity()
+        width = last.shape[1] if mean else last.numel()
+        self.dropout = nn.Dropout(config.dropout)
+        self.hidden = nn.Linear(width, config.hidden) if config.hidden else None
+        self.last = Float32Linear(config.hidden or width, len(source.classes))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Return the logits [B, K] float32 of the classes of pictures [B, C, H, W] uint8."""
+        x = self.dropout(self.pool(self.encoder(self.prepared(picture))[-1]).flatten(1))
+        if self.hidden is not None:
+            x = self.dropout(F.relu(self.hidden(x)))
+        return self.last(x)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits, label = self(batch["picture"]), batch["label"]
+        loss = F.cross_entropy(logits, label, label_smoothing=self.config.smoothing)
+        return loss, {"accuracy": (logits.argmax(1) == label).float().mean()}
+
+    def examine(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Return accuracy with its 95% interval, the mean over the classes of their F1, and the
+        cross-entropy, nats."""
+        num_classes = len(self.source.classes)
+        confusion = np.zeros((num_classes, num_classes), np.int64)  # [truth, said]
+        total = 0.0
+        for batch in batches:
+            logits, label = self(batch["picture"]), batch["label"]
+            total += F.cross_entropy(logits, label, reduction="sum").item()
+            pairs = label * num_classes + logits.argmax(1)
+            confusion += (
+                torch.bincount(pairs, minlength=num_classes**2)
+                .reshape(confusion.shape)
+                .cpu()
+                .numpy()
+            )
+        count, right = int(confusion.sum()), confusion.diagonal()
+        low, high = wilson(int(right.sum()), count)
+        either = confusion.sum(0) + confusion.sum(1)  # [K] said or true
+        f1 = 2 * right[either > 0] / either[either > 0]
+        return {
+            "accuracy": float(right.sum() / count),
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "f1": float(f1.mean()),
+            "cross_entropy": total / count,
+            "errors": float(count - right.sum()),
+            "examples": float(count),
+        }
+
+    def sentence(self, metrics: dict[str, float]) -> str:
+        return (
+            f"accuracy {metrics['accuracy']:.2%} (95% interval {metrics['accuracy_low']:.2%} to"
+            f" {metrics['accuracy_high']:.2%}): {metrics['errors']:,.0f} of"
+            f" {metrics['examples']:,.0f} wrong"
+        )
+
+    def draw(self, batch: Batch) -> dict[str, Array]:
+        """Return the pictures with what they were taken for, and in red where that is wrong."""
+        share, said = torch.softmax(self(batch["picture"]), 1).max(1)
+        names, captions, inks = self.source.classes, [], []
+        for sure, one, truth in zip(
+            share.tolist(), said.tolist(), batch["label"].tolist(), strict=True
+        ):
+            right = one == truth
+            captions.append(
+                f"{names[one]}  {sure:.0%}" if right else f"{names[one]} not {names[truth]}"
+            )
+            inks.append(GREEN if right else RED)
+        return {"predictions": gallery.grid(batch["picture"].cpu().numpy(), captions, inks)}
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """Return the 95% interval of a share (Wilson 1927)."""
+    z, share = 1.96, right / count
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    return max(0.0, centre - half), min(1.0, centre + half)

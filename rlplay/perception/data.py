@@ -1,0 +1,263 @@
+"""Pictures with labels, to learn to see from: scikit-learn's digits, and MNIST, CIFAR-10, Pascal
+VOC (Everingham et al. 2010) and a folder of one's own by torchvision's loaders.
+
+All of them become arrays in memory and three splits, which depend on `Config.seed` alone. It knows
+no task: which kinds of label one needs, the task says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+
+from rlplay.core import Array, Mistake, Range
+
+if TYPE_CHECKING:
+    from rlplay.perception.task import Task
+
+SPLITS = ("train", "validation", "test")
+VOC_CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
+    *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """n examples, by number."""
+
+    name: str
+    arrays: dict[str, Array]
+    """picture [n, C, H, W] uint8; and what there is of label [n] int64 and mask [n, H, W] uint8,
+    the number of a pixel's class, 255 for none."""
+    splits: dict[str, Array]
+    """Of train, validation and test the numbers of its examples, int64."""
+    classes: tuple[str, ...] = ()
+    """What the numbers of labels and masks mean."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a picture: channels, height, width."""
+        _, channels, height, width = self.arrays["picture"].shape
+        return channels, height, width
+
+    def take(self, index: Array) -> dict[str, Array]:
+        """Return the examples of these numbers [B], as [B, ...] by name."""
+        return {name: array[index] for name, array in self.arrays.items()}
+
+    def require(self, label: str, task: str) -> None:
+        """Raise Mistake where there are no labels of that name."""
+        if label not in self.arrays:
+            has = ", ".join(name for name in self.arrays if name != "picture") or "no labels"
+            raise Mistake(
+                f"the task {task} learns from a {label} for every picture, but the data {self.name}"
+                f" has {has}; set another data.name, or another task.name"
+            )
+
+
+class TaskConfig(Protocol):
+    """The frozen dataclass `Config` of a task's file."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    name: str
+
+    def make(self, source: Source) -> Task:
+        """Build the task. Raises Mistake where it cannot learn from this source."""
+        ...
+
+
+@dataclass(frozen=True)
+class Config:
+    name: Literal["digits", "mnist", "cifar10", "voc", "folder"] = "digits"
+    """digits are the 1,797 handwritten ones of scikit-learn, always there; voc is Pascal VOC 2012;
+    folder has a folder of pictures for each class."""
+    folder: str = "data"
+    """Where mnist, cifar10 and voc lie or are fetched to; or the folder of pictures itself."""
+    fetch: bool = True
+    """Fetch mnist, cifar10 and voc where they are not there yet."""
+    size: Annotated[int, Range(0, 4096)] = 0
+    """Height and width that pictures are brought to; 0 for as they are, and for 128 where they
+    differ in size (voc and folder)."""
+    grey: bool = False
+    """One channel instead of the three colours."""
+    validation: Annotated[float, Range(0, 0.9)] = 0.1
+    """Share of what is not kept for the test that is not learned from, but tells when to stop."""
+    test: Annotated[float, Range(0, 0.9)] = 0.2
+    """Share kept for the test, where the data do not say which."""
+    seed: Annotated[int, Range(0, 2**31 - 1)] = 0
+    """Seed of the splits, apart from that of the training: two trainings see the same test."""
+
+    def make(self) -> Source:
+        """Load the data. Raises Mistake where they are not there, not readable or too few."""
+        if self.name == "digits":
+            arrays, tested, classes = digits()
+        elif self.name == "folder":
+            arrays, tested, classes = folder(Path(self.folder), self.size or 128)
+        elif self.name == "voc":
+            arrays, tested, classes = voc(self)
+        else:
+            arrays, tested, classes = benchmark(self)
+        if self.grey:
+            arrays["picture"] = grey(arrays["picture"])
+        if self.size and arrays["picture"].shape[2:] != (self.size, self.size):
+            arrays["picture"] = resized(arrays["picture"], self.size)
+        kinds = arrays.get("label", np.zeros(len(arrays["picture"]), np.int64))
+        return Source(self.name, arrays, self.split(kinds, tested), classes)
+
+    def split(self, kinds: Array, tested: Array | None = None) -> dict[str, Array]:
+        """Return the numbers of each split, of each of `kinds` [n] int64 the same share. `tested`
+        [n] bool are the data's own test, if they have one. Raises Mistake where a split would be
+        empty."""
+        order = np.random.default_rng([*b"split", self.seed]).permutation(len(kinds))
+        order = order[np.argsort(kinds[order], kind="stable")]  # by class, at random within each
+        place = np.empty(len(kinds), np.int64)  # among those of its class
+        _, counts = np.unique(kinds, return_counts=True)
+        place[order] = np.concatenate([np.arange(count) for count in counts])
+        spread = (place + 0.5) / counts[np.searchsorted(np.unique(kinds), kinds)]  # [n] 0..1
+        test = spread < self.test if tested is None else tested
+        rest = (spread - self.test) / (1 - self.test) if tested is None else spread
+        validation = ~test & (rest < self.validation)
+        masks = {"train": ~test & ~validation, "validation": validation, "test": test}
+        splits = {name: np.flatnonzero(mask) for name, mask in masks.items()}
+        for name, index in splits.items():
+            if not len(index):
+                raise Mistake(
+                    f"none of the {len(kinds)} pictures would be in the split {name!r}: set"
+                    " data.validation and data.test between 0 and 1, or take more pictures"
+                )
+        return splits
+
+
+Loaded = tuple[dict[str, Array], Array | None, tuple[str, ...]]
+"""Arrays, which examples are the data's own test, and the names of the classes."""
+
+
+def digits() -> Loaded:
+    """Return scikit-learn's handwritten digits (Alpaydin & Kaynak 1998), 8 x 8, 17 shades."""
+    from sklearn.datasets import load_digits
+
+    found: Any = load_digits()
+    pictures = np.round(found.images * (255 / 16)).astype(np.uint8)[:, None]
+    label = found.target.astype(np.int64)
+    return {"picture": pictures, "label": label}, None, tuple(map(str, range(10)))
+
+
+def benchmark(config: Config) -> Loaded:
+    """Return MNIST (LeCun et al. 1998) or CIFAR-10 (Krizhevsky 2009), with the test they have."""
+    datasets = torchvision(config.name).datasets
+    kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[config.name]
+    parts = [
+        fetched(config, lambda train=train: kind(config.folder, train, download=config.fetch))
+        for train in (True, False)
+    ]
+    pictures = np.concatenate([np.asarray(part.data) for part in parts])
+    pictures = pictures[:, None] if pictures.ndim == 3 else pictures.transpose(0, 3, 1, 2)
+    label = np.concatenate([np.asarray(part.targets, np.int64) for part in parts])
+    tested = np.arange(len(label)) >= len(parts[0])
+    names = tuple(name.partition(" - ")[0] for name in parts[0].classes)  # of MNIST "7 - seven"
+    return {"picture": np.ascontiguousarray(pictures), "label": label}, tested, names
+
+
+def voc(config: Config) -> Loaded:
+    """Return Pascal VOC 2012 with the mask of each picture; its validation set is the test."""
+    datasets = torchvision(config.name).datasets
+    size, pictures, masks, num = config.size or 128, [], [], []
+    for part in ("train", "val"):
+        found = fetched(
+            config,
+            lambda part=part: datasets.VOCSegmentation(
+                config.folder, image_set=part, download=config.fetch
+            ),
+        )
+        pictures += [read(Path(file), size) for file in found.images]
+        masks += [read(Path(file), size, mask=True) for file in found.masks]
+        num.append(len(found))
+    tested = np.arange(sum(num)) >= num[0]
+    return {"picture": np.stack(pictures), "mask": np.stack(masks)}, tested, VOC_CLASSES
+
+
+def folder(path: Path, size: int) -> Loaded:
+    """Return the pictures below `path`, a folder for each class. Raises Mistake where there are
+    none, or one cannot be read."""
+    datasets = torchvision("folder").datasets
+    try:
+        found = datasets.ImageFolder(str(path))
+    except FileNotFoundError as error:
+        raise Mistake(
+            f"no pictures in {path}: it needs a folder for each class with pictures in it, such as"
+            f" {path / 'cat'}/1.png; set data.folder"
+        ) from error
+    files = [(Path(file), label) for file, label in found.samples]
+    pictures = np.stack([read(file, size) for file, _ in files])
+    label = np.array([label for _, label in files], np.int64)
+    return {"picture": pictures, "label": label}, None, tuple(found.classes)
+
+
+def fetched(config: Config, make: Callable[[], Any]) -> Any:
+    """Return what a loader makes. Raises Mistake where the files are not there and could not be
+    fetched."""
+    try:
+        return make()
+    except (OSError, RuntimeError) as error:  # torchvision raises both
+        how = "could not be fetched" if config.fetch else "data.fetch is off"
+        raise Mistake(
+            f"{config.name} is not in {config.folder!r} and {how}: put its files there, as"
+            " torchvision lays them, or set data.folder to where they are"
+        ) from error
+
+
+def torchvision(name: str) -> Any:
+    """Return torchvision. Raises Mistake where it is not installed."""
+    try:
+        import torchvision
+    except ImportError as error:
+        raise missing(f"the data {name}", "torchvision") from error
+    return torchvision
+
+
+def missing(what: str, module: str) -> Mistake:
+    """Return what to say where a module of the extra `perception` is not installed."""
+    return Mistake(
+        f"{what} needs the module {module!r}, which is not installed; type"
+        " `pip install -e '.[perception]'` in the project's folder"
+    )
+
+
+def read(file: Path, size: int, mask: bool = False) -> Array:
+    """Return a picture [3, size, size], or a mask [size, size], uint8. Raises Mistake where the
+    file holds none."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            if mask:
+                return np.asarray(opened.resize((size, size), Image.Resampling.NEAREST), np.uint8)
+            scaled = opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Mistake(f"{file} cannot be read as a picture: remove it, or mend it") from error
+
+
+def grey(pictures: Array) -> Array:
+    """Return the brightness [n, 1, H, W] of pictures [n, C, H, W], as ITU-R 601 weighs colours."""
+    if pictures.shape[1] == 1:
+        return pictures
+    weight = np.array([0.299, 0.587, 0.114], np.float32)
+    bright = [np.tensordot(weight, picture, 1) for picture in pictures]  # one by one: less memory
+    return np.round(np.stack(bright)).astype(np.uint8)[:, None]
+
+
+def resized(pictures: Array, size: int) -> Array:
+    """Return pictures [n, C, H, W] as [n, C, size, size]."""
+    from PIL import Image
+
+    scaled = [
+        np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR))
+        for plane in pictures.reshape(-1, *pictures.shape[2:])
+    ]
+    return np.stack(scaled).reshape(*pictures.shape[:2], size, size)
