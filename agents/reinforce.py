@@ -9,7 +9,7 @@ with one, the value of its last moment is added.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -154,7 +154,7 @@ def after(trajectory: Trajectory, first: int) -> Trajectory:
     """Return the moments from `first` on, in memory of their own, but for what only agents that
     plan look at."""
     step, decision = trajectory
-    leaves: Iterable[Any] = step._replace(state=None, measures=None)
+    leaves: list[Any] = [*step._replace(state=None, measures=None)]
     return Trajectory(
         Step._make(None if leaf is None else leaf[first:].copy() for leaf in leaves),
         Decision(
