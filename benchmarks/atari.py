@@ -1,5 +1,5 @@
-"""rlplay on Atari beside its peers on the same machine: ale-py's bare vector env, and the DQN
-of Stable-Baselines3 (Raffin et al. 2021) as its users run it.
+"""rlplay on Atari beside its peers on the same machine: ale-py's bare vector env, and the DQN and
+PPO of Stable-Baselines3 (Raffin et al. 2021) as their users run them.
 
     python benchmarks/atari.py [PART] [--seconds N] [--rounds R] [--config PRESET] [--out FILE]
 
@@ -44,6 +44,12 @@ AS_SB3 = """
     --agent.replay-size 100000 --agent.epsilon-start 0.05 --agent.epsilon-end 0.05
     --agent.max-grad-norm 10 --agent.discount 0.99 """  # pong/dqn as `sb3_dqn` and SB3's defaults
 
+AS_SB3_PPO = """
+    --env.num-envs 8 --env.noop-max 30 --env.fire-start --env.frame-size 84
+    --env.no-episodic-points --agent.encoder.name nature --agent.encoder.first-stride 4
+    --agent.hidden 512 --agent.horizon 128 --agent.epochs 4 --agent.batch-size 256
+    --agent.learning-rate 2.5e-4 """  # pong/ppo and pong/pqn as `sb3_ppo`
+
 
 class Part(NamedTuple):
     about: str
@@ -56,6 +62,9 @@ class Part(NamedTuple):
 def parts() -> dict[str, Part]:
     def trained(flags: str) -> dict:
         return {"measure": "rlplay_speed", "flags": flags.split()}
+
+    def on_policy(preset: str, flags: str = "") -> dict:
+        return {"measure": "rlplay_on_policy", "config": preset, "flags": flags.split()}
 
     envs = {f"{who}, num_envs {n}": {"measure": "env_rate", "num_envs": n, "bare": who != "rlplay"}
             for n in (8, 16) for who in ("bare", "rlplay")}  # fmt: skip
@@ -70,6 +79,14 @@ def parts() -> dict[str, Part]:
         "pong/dqn": trained(many),
         "pong/dqn, batch 256 every 64 steps": trained(f"{many} {rarely}"),
     }
+    same = {f"{agent}, {precision}":
+            on_policy(f"pong/{agent}", f"{AS_SB3_PPO} --agent.precision {precision}")
+            for agent in ("ppo", "pqn") for precision in ("float32", "auto")}  # fmt: skip
+    presets = {name: on_policy(name) for name in ("pong/ppo", "pong/pqn")}
+    rollouts = {"SB3": {"measure": "sb3_ppo", "num_envs": 8}} | same | presets
+    batch = "--agent.batch-size 2048"
+    gpu |= {f"{name}, num_envs {n}": on_policy(name, f"--env.num-envs {n} {batch}")
+            for name in presets for n in (64, 128)}  # fmt: skip
     score = {"SB3": {"measure": "sb3_score"}, "rlplay": {"measure": "rlplay_score"}}
     return {
         "env": Part("our env beside bare ale-py, random actions", 5, 5, envs,
@@ -78,6 +95,8 @@ def parts() -> dict[str, Part]:
                       [(side, base, 2 if "1" in base else None) for side in ours for base in sb3]),
         "tuned": Part("our preset beside SB3's DQN", 20, 3, sb3 | {"pong/dqn": trained("")},
                       [("pong/dqn", base, 4 if "1" in base else None) for base in sb3]),
+        "ppo": Part("SB3's PPO and ours, same hyper-parameters, and our presets", 20, 3, rollouts,
+                    [(side, "SB3", 2 if "ppo" in side else None) for side in list(rollouts)[1:]]),
         "score": Part("SB3's DQN and our preset after the same time", 600, 1, score, []),
         "cuda": Part("training beside the env alone, num_envs 64", 20, 3, gpu,
                      [(side, "env alone", 0.8) for side in list(gpu)[1:]]),
@@ -112,6 +131,15 @@ def rlplay_speed(options: Options) -> dict:
     return watch.report() | memory(agent.replay.ring)
 
 
+def rlplay_on_policy(options: Options) -> dict:
+    training = train.Training(preset(options), print)
+    agent: Any = training.agent
+    watch = Stopwatch(options.seconds, env=(training.env, "step"), act=(agent, "act"),
+                      update=(agent, "learn"))  # fmt: skip
+    next(steps for steps in learning(training) if watch.over(agent.num_updates, steps))
+    return watch.report()
+
+
 def preset(options: Options) -> Any:
     """Return our preset with flags laid over it."""
     flags = ["--agent.device", options.device, "--seed", str(options.seed), *options.flags]
@@ -138,20 +166,46 @@ def sb3_speed(options: Options) -> dict:
     return watch.report() | memory(vars(model.replay_buffer).values())
 
 
+def sb3_ppo(options: Options) -> dict:
+    """SB3's PPO with the settings of RL Zoo for Atari; one rollout is the least that counts."""
+    from stable_baselines3 import PPO
+
+    n, horizon, batch_size = options.num_envs, 128, 256
+    model = PPO("CnnPolicy", sb3_env(options), learning_rate=2.5e-4, n_steps=horizon,
+                batch_size=batch_size, n_epochs=4, clip_range=0.1, ent_coef=0.01, seed=options.seed,
+                device=options.device)  # fmt: skip
+    watch = Stopwatch(options.seconds, env=(model.env, "step"), act=(model.policy, "forward"),
+                      update=(model, "train"))  # fmt: skip
+
+    def going_on(*_: Any) -> bool:
+        rollouts, begun = divmod(model.num_timesteps - n, n * horizon)
+        updates = model._n_updates * n * horizon // batch_size  # it counts epochs
+        return bool(begun) or not watch.over(updates, rollouts * n * horizon)
+
+    model.learn(10**9, callback=going_on)
+    return watch.report()
+
+
 def sb3_dqn(options: Options, **settings: Any) -> Any:
     """Return SB3's DQN as its users make it; one update per 4 agent steps."""
-    import ale_py
     from stable_baselines3 import DQN
+
+    return DQN("CnnPolicy", sb3_env(options), learning_rate=1e-4, buffer_size=100_000,
+               batch_size=32, train_freq=4 // options.num_envs, gradient_steps=1,
+               optimize_memory_usage=False, seed=options.seed, device=options.device,
+               **settings)  # fmt: skip
+
+
+def sb3_env(options: Options) -> Any:
+    import ale_py
     from stable_baselines3.common.env_util import make_atari_env
     from stable_baselines3.common.vec_env import VecFrameStack
 
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-    n, sticky = options.num_envs, {"repeat_action_probability": 0.25}
+    sticky = {"repeat_action_probability": 0.25}
     game = preset(options).env.game.title().replace("_", "")
-    env = make_atari_env(f"{game}NoFrameskip-v4", n, options.seed, env_kwargs=sticky)
-    return DQN("CnnPolicy", VecFrameStack(env, 4), learning_rate=1e-4, buffer_size=100_000,
-               batch_size=32, train_freq=4 // n, gradient_steps=1, optimize_memory_usage=False,
-               seed=options.seed, device=options.device, **settings)  # fmt: skip
+    env = make_atari_env(f"{game}NoFrameskip-v4", options.num_envs, options.seed, env_kwargs=sticky)
+    return VecFrameStack(env, 4)
 
 
 class Stopwatch:
@@ -181,7 +235,8 @@ class Stopwatch:
 
     def report(self) -> dict:
         spent, updates, steps = (now - then for now, then in zip(self.now, self.start, strict=True))
-        share = {name: seconds / spent for name, seconds in self.inside.items()}
+        nothing = dict.fromkeys(("env", "act", "add", "sample", "update"), 0.0)
+        share = nothing | {name: seconds / spent for name, seconds in self.inside.items()}
         return {
             "rate": steps / spent, "steps": steps,
             "update_ms": 1000 * self.inside["update"] / max(1, updates),  # with its sampling
@@ -254,7 +309,7 @@ def run_part(part: Part, options: argparse.Namespace, out: Path) -> None:
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     machine = {"memory_gb": gigabytes, "load_before": os.getloadavg()[0]}
     print(f"{part.about}; rounds: {rounds}, seconds: {seconds:g}, {machine}", flush=True)
-    if "SB3" in part.sides:
+    if part.sides.get("SB3", {}).get("measure") == "sb3_score":
         common["flags"] = ["--evaluation.num-episodes", str(options.episodes)]
         short = {"measure": "sb3_speed", "seconds": min(10, seconds), "seed": options.seed}
         common["expected"] = int(seconds * in_new_process(common | short)["rate"])

@@ -86,10 +86,17 @@ def shuffled(
         order = torch.randperm(num_rows, generator=generator).to(weight.device)
         for rows in order.split(batch_size * num_rows // len(weight)):
             if memory is None:
-                yield {name: column[rows] for name, column in flat.items()}
+                yield {name: selected(column, rows) for name, column in flat.items()}
             else:
                 envs = {name: x.unflatten(0, (-1, num_rows))[:, rows] for name, x in flat.items()}
                 yield flattened(envs)
+
+
+def selected(column: Tensor, rows: Tensor) -> Tensor:
+    """Return rows of a column [B, ...]; pictures keep their channels last in memory."""
+    if column.ndim != 4:
+        return column[rows]
+    return column.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
 
 
 def mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from rlplay.core import Mistake
-from rlplay.nets.encoders import Config, prepare, prepared_shape
+from rlplay.nets.encoders import Config, Convolution, patches, prepare, prepared_shape
 from rlplay.nets.heads import QHead
 
 NAMES = get_args(get_type_hints(Config)["name"])
@@ -65,6 +65,41 @@ def test_nature_is_the_network_of_the_paper():
 def test_nips2013_is_the_network_of_the_paper():
     maps = Config(name="nips2013").make(pictures())(torch.rand(1, 4, 84, 84))
     assert [tuple(seen.shape[1:]) for seen in maps] == [(16, 20, 20), (32, 9, 9)]
+
+
+def test_first_stride_2_sees_pictures_of_half_the_size_as_4_sees_whole_ones():
+    for name in ("nature", "nips2013"):
+        whole = Config(name=name).make(pictures())(torch.rand(1, 4, 84, 84))
+        half = Config(name=name, first_stride=2).make(pictures(4, 42, 42))
+        assert [m.shape for m in half(torch.rand(1, 4, 42, 42))] == [m.shape for m in whole]
+        assert half.strides == tuple(s // 2 for s in Config(name=name).make(pictures()).strides)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "height", "width"), [
+    (8, 4, 84, 84), (4, 2, 20, 20), (4, 2, 42, 20), (4, 4, 8, 12), (8, 4, 84, 83), (3, 2, 20, 20),
+    (3, 1, 9, 9),
+])  # fmt: skip
+def test_convolution_over_patches_equals_the_plain_one(kernel, stride, height, width):
+    torch.manual_seed(0)
+    ours = Convolution(3, 5, kernel, stride)
+    plain = torch.nn.Conv2d(3, 5, kernel, stride)
+    plain.load_state_dict(ours.state_dict())
+    x = torch.rand(2, 3, height, width, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    out, expected = ours(x), plain(y)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
+    weight = torch.rand_like(out)
+    (out * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.weight.grad, plain.weight.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_patches_are_those_of_pixel_unshuffle_with_their_channels_in_another_order():
+    x = torch.rand(2, 3, 8, 12)
+    order = torch.arange(3 * 16).reshape(3, 16).T.flatten()  # torch: channel first, then pixel
+    assert torch.equal(patches(x, 4), torch.nn.functional.pixel_unshuffle(x, 4)[:, order])
+    assert patches(x, 4).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_impala_is_the_network_of_the_paper():

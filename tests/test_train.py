@@ -329,10 +329,9 @@ def test_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint
 ):
     training = start(experiment(["--env.id=Poison-v0", "--env.num-envs=1"]), tmp_path)
     assert training.run(training.folder) == 1
-    assert 300 < training.steps < 320
+    assert training.steps == 300
     with np.load(training.folder.folder / "nonfinite_batch.npz", allow_pickle=False) as batch:
-        assert np.isnan(batch["returns"]).any()
-        assert len(batch["observation"]) == len(batch["action"]) == 8
+        assert np.isnan(batch["reward"]).any()
     _, parts = checkpoint.newest(training.folder.checkpoints, pytest.fail)
     assert parts["train"]["steps"] == 300
     assert all(np.isfinite(array).all() for array in parts["weights"].values())

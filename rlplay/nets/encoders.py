@@ -27,6 +27,9 @@ class Config:
     """Widths of the layers of an mlp."""
     width: Annotated[float, Range(0.1, 16)] = 1
     """Factor on the channels of a picture encoder."""
+    first_stride: Literal[4, 2] = 4
+    """Stride of the first layer of nips2013 and nature, whose kernel is twice as wide; 2 sees the
+    same in pictures of half the size, 42 x 42, for a quarter of the work."""
 
     def make(self, space: gymnasium.Space) -> Encoder:
         """Build the encoder for observations of `space`. Raises Mistake where it has no picture."""
@@ -38,9 +41,12 @@ class Config:
                 f"the {self.name} encoder needs pictures [C, H, W], but observations have shape"
                 f" {list(shape)}; set `encoder: {{name: mlp}}`"
             )
-        kind = {"nips2013": NIPS2013, "nature": Nature, "impala": Impala}[self.name]
-        encoder = kind(shape[0], self.width)
-        smallest = 36 if self.name == "nature" else 20 if self.name == "nips2013" else 8
+        if self.name == "impala":
+            encoder, smallest = Impala(shape[0], self.width), 8
+        else:
+            kind, strides = {"nips2013": (NIPS2013, 5), "nature": (Nature, 9)}[self.name]
+            encoder = kind(shape[0], self.width, self.first_stride)
+            smallest = strides * self.first_stride  # leaves one pixel after the last layer
         if min(shape[1:]) < smallest:
             raise Mistake(
                 f"the {self.name} encoder needs pictures of at least {smallest}x{smallest} pixels,"
@@ -81,15 +87,17 @@ class Nature(Encoder):
 
     layout = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, kernel, stride
 
-    def __init__(self, num_inputs: int, width: float) -> None:
+    def __init__(self, num_inputs: int, width: float, first_stride: int = 4) -> None:
         super().__init__()
-        channels = [num_inputs] + [max(1, round(c * width)) for c, _, _ in self.layout]
+        (first, _, _), *others = self.layout
+        layout = ((first, 2 * first_stride, first_stride), *others)
+        channels = [num_inputs] + [max(1, round(c * width)) for c, _, _ in layout]
         self.layers = nn.ModuleList(
-            nn.Conv2d(channels[i], channels[i + 1], kernel, stride)
-            for i, (_, kernel, stride) in enumerate(self.layout)
+            Convolution(channels[i], channels[i + 1], kernel, stride)
+            for i, (_, kernel, stride) in enumerate(layout)
         )
         self.channels = tuple(channels[1:])
-        strides = [stride for _, _, stride in self.layout]
+        strides = [stride for _, _, stride in layout]
         self.strides = tuple(math.prod(strides[: i + 1]) for i in range(len(strides)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -98,6 +106,29 @@ class Nature(Encoder):
             x = F.relu(layer(x))
             maps.append(x)
         return maps
+
+
+class Convolution(nn.Conv2d):
+    """A convolution without padding. Where its stride divides its kernel and the picture, a CPU
+    computes it as one of stride 1 over patches of stride x stride pixels: the same numbers, but
+    many channels and short strides are what its kernels are fast at."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        stride, kernel = self.stride[0], self.kernel_size[0]
+        size = input.shape[2:]
+        divides = not any(length % stride for length in (kernel, *size))
+        if stride == 1 or not divides or input.device.type != "cpu":
+            return super().forward(input)
+        weight = patches(self.weight, stride)
+        return F.conv2d(patches(input, stride), weight, self.bias)
+
+
+def patches(x: Tensor, size: int) -> Tensor:
+    """Return pictures [B, C, H, W] as [B, size * size * C, H / size, W / size], channels last in
+    memory. As torch's pixel_unshuffle but for the order of the channels, and ten times as fast."""
+    num, channels, height, width = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(num, height // size, size, width // size, size * channels)
+    return rows.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)
 
 
 class NIPS2013(Nature):
