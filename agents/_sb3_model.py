@@ -161,16 +161,16 @@ def build(config: Config, spec: Spec, seed: int, learns: bool) -> BaseAlgorithm:
 def check_spec(config: Config, spec: Spec) -> None:
     """Raise Mistake where the algorithm cannot play an env with this spec."""
     space = spec.action_space
+    if isinstance(space, Box) and not (np.isfinite(space.low) & np.isfinite(space.high)).all():
+        raise Mistake(
+            f"the sb3 agent needs actions that have bounds, and those of this env, {space}, have"
+            " none; choose another env with env.name or env.id"
+        )
     able = [name for name, (_, spaces) in ALGORITHMS.items() if isinstance(space, spaces)]
     if config.algorithm not in able:
         raise Mistake(
             f"the algorithm {config.algorithm} of the sb3 agent cannot choose from {space} actions;"
             f" set agent.algorithm to {' or '.join(able) or 'none: choose another agent'}"
-        )
-    if isinstance(space, Box) and not (np.isfinite(space.low) & np.isfinite(space.high)).all():
-        raise Mistake(
-            f"the sb3 agent needs actions that have bounds, and those of this env, {space}, have"
-            " none; choose another agent with agent.name"
         )
     if spec.num_players != 1:
         raise Mistake("the sb3 agent plays alone, but this env has several players")

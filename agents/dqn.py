@@ -91,7 +91,10 @@ class Config:
         memory that does not fit or is too small to start learning from, and for a recurrent agent
         that is to learn from anything but whole sequences."""
         if not spec.num_actions:
-            raise Mistake("the dqn agent needs discrete actions, but this env's are continuous")
+            raise Mistake(
+                f"the dqn agent needs discrete actions, and this env has {spec.action_space}:"
+                " choose another agent with agent.name"
+            )
         if spec.num_players != 1:
             raise Mistake("the dqn agent plays alone, but this env has several players")
         if self.learning_starts > self.replay_size:
@@ -238,7 +241,10 @@ class DQN(Agent):
 
     def learn(self, trajectory: Trajectory) -> dict[str, float]:
         """Remember the trajectory [T, N] and make the updates that are due. Returns metrics of the
-        last update."""
+        last update. Raises NonFinite, and remembers nothing, where a reward is not a number."""
+        if not np.isfinite(trajectory.step.reward).all():  # a saved memory would keep it for ever
+            rows = {"reward": trajectory.step.reward, "action": trajectory.decision.action}
+            raise NonFinite("a reward is not finite", rows)
         self.replay.add(trajectory)
         before = self.num_seen
         self.num_seen += trajectory.decision.action.size

@@ -64,7 +64,10 @@ class Config:
         """Build the agent. Raises Mistake for continuous actions, for several players, and where
         batches do not divide a rollout."""
         if not spec.num_actions:
-            raise Mistake(f"the pqn agent needs discrete actions, not {spec.action_space}")
+            raise Mistake(
+                f"the pqn agent needs discrete actions, and this env has {spec.action_space}:"
+                " choose another agent with agent.name"
+            )
         if spec.num_players != 1:
             raise Mistake("the pqn agent plays alone, but this env has several players")
         if learns:

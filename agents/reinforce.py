@@ -9,7 +9,7 @@ with one, the value of its last moment is added.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -55,19 +55,18 @@ class Reinforce(PolicyGradient):
 
     def improve(self, trajectory: Trajectory) -> dict[str, float]:
         """Remember a trajectory [T, N] and make an update where enough episodes are over."""
-        if self.waiting is not None:
-            trajectory = joined(self.waiting, trajectory)
-        ended = trajectory.step.done[1:]  # [T, N]
+        self.waiting.append(after(trajectory, 0))
+        ended = chained([part.step.done for part in self.waiting])[1:]  # [T, N]
         new = np.arange(len(ended))[:, None] >= self.learned  # [T, N] not yet learned from
         if (ended & new).sum() < self.config.num_episodes:
-            self.waiting = after(trajectory, 0)
             return {}
+        trajectory = joined(self.waiting)
         whole = np.maximum.accumulate(ended[::-1])[::-1]  # [T, N] of episodes that are over
         metrics = self.update(trajectory, whole & new)
         begins = whole.sum(0)  # [N] the first moment of the episode that goes on
         first = begins.min()
         self.learned = begins - first
-        self.waiting = after(trajectory, first)
+        self.waiting = [after(trajectory, first)] if first < len(ended) else []
         return metrics
 
     def update(self, trajectory: Trajectory, whole: Array) -> dict[str, float]:
@@ -104,13 +103,13 @@ class Reinforce(PolicyGradient):
 
     def forget(self) -> None:
         """Drop the episodes that go on."""
-        self.waiting: Trajectory | None = None  # what belongs to episodes that go on
+        self.waiting: list[Trajectory] = []  # what belongs to episodes that go on
         self.learned = np.zeros(self.spec.num_envs, np.int64)  # [N] moments of it learned from
 
     def state_dict(self) -> State:
         state = dict(super().state_dict())
-        if self.waiting is not None:
-            step, decision = self.waiting
+        if self.waiting:
+            step, decision = joined(self.waiting)
             leaves = step._asdict() | {"action": decision.action}
             leaves |= {f"note_{name}": note for name, note in decision.notes.items()}
             leaves["learned"] = self.learned
@@ -127,29 +126,35 @@ class Reinforce(PolicyGradient):
         self.learned = leaves.pop("learned")
         notes = {n[5:]: leaves.pop(n) for n in list(leaves) if n.startswith("note_")}
         decision = Decision(leaves.pop("action"), notes)
-        self.waiting = Trajectory(Step(**leaves), decision)
+        self.waiting = [Trajectory(Step(**leaves), decision)]
 
 
-def joined(early: Trajectory, late: Trajectory) -> Trajectory:
-    """Return two trajectories as one: the last moment of the first is the first of the second."""
-    steps = zip(without_state(early), without_state(late), strict=True)
-    step = Step._make(None if a is None else np.concatenate([a[:-1], b]) for a, b in steps)
-    notes = late.decision.notes
-    return Trajectory(
-        step,
-        Decision(
-            np.concatenate([early.decision.action, late.decision.action]),
-            {name: np.concatenate([early.decision.notes[name], notes[name]]) for name in notes},
-        ),
-    )
+def joined(parts: list[Trajectory]) -> Trajectory:
+    """Return trajectories as one: the last moment of each is the first of the next."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*(part.step for part in parts), strict=True)
+    steps = [None if column[0] is None else chained(column) for column in columns]
+    decisions = [part.decision for part in parts]
+    notes = {
+        name: np.concatenate([decision.notes[name] for decision in decisions])
+        for name in decisions[0].notes
+    }
+    action = np.concatenate([decision.action for decision in decisions])
+    return Trajectory(Step._make(steps), Decision(action, notes))
 
 
-def after(trajectory: Trajectory, first: int) -> Trajectory | None:
-    """Return the moments from `first` on, in memory of their own; None where there is but one."""
-    decision = trajectory.decision
-    if first == len(decision.action):
-        return None
-    leaves = without_state(trajectory)
+def chained(moments: Sequence[Array]) -> Array:
+    """Return arrays of moments [T + 1, ...] as one, in which each but the first begins with the
+    moment that the one before ends with."""
+    return np.concatenate([*(part[:-1] for part in moments[:-1]), moments[-1]])
+
+
+def after(trajectory: Trajectory, first: int) -> Trajectory:
+    """Return the moments from `first` on, in memory of their own, but for what only agents that
+    plan look at."""
+    step, decision = trajectory
+    leaves: list[Any] = [*step._replace(state=None, measures=None)]
     return Trajectory(
         Step._make(None if leaf is None else leaf[first:].copy() for leaf in leaves),
         Decision(
@@ -157,8 +162,3 @@ def after(trajectory: Trajectory, first: int) -> Trajectory | None:
             {name: note[first:].copy() for name, note in decision.notes.items()},
         ),
     )
-
-
-def without_state(trajectory: Trajectory) -> Iterable[Any]:
-    """Return the columns of the moments, but for what only agents that plan look at."""
-    return trajectory.step._replace(state=None, measures=None)

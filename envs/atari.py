@@ -2,9 +2,9 @@
 
 The protocol is all in `Config`: sticky actions by default (Machado et al. 2018), or the no-op
 starts of Mnih et al. (2015) with `sticky_actions: 0, noop_max: 30`. Rewards are clipped here, for
-training only; `Step.score` always holds the game's own points. A lost life can end the bootstrap
-(`Step.discount` 0) and never ends the game. The emulator's state cannot be saved: after a resume
-the games start anew.
+training only; `Step.score` always holds the game's own points. A lost life, or a point, can end
+the bootstrap (`Step.discount` 0) and never ends the game. The emulator's state cannot be saved:
+after a resume the games start anew.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ class Config:
     """Press FIRE once at the start of each game that needs it."""
     episodic_life: bool = False
     """In training, a lost life ends the bootstrap. The game goes on."""
+    episodic_points: bool = False
+    """In training, a point won or lost ends the bootstrap. The game goes on. Karpathy 2016, for
+    Pong."""
     clip_rewards: bool = True
     """In training, rewards are reduced to their sign."""
     num_stacked: Annotated[int, Range(1, 16)] = 4
@@ -67,8 +70,13 @@ class Config:
         return Atari(self, render)
 
     def for_evaluation(self) -> Config:
-        full = 10_000_000  # the cap of the evaluation's own protocol counts, and is reported
-        return dataclasses.replace(self, episodic_life=False, clip_rewards=False, max_steps=full)
+        return dataclasses.replace(
+            self,
+            episodic_life=False,
+            episodic_points=False,
+            clip_rewards=False,
+            max_steps=10_000_000,  # the cap of the evaluation's own protocol counts, is reported
+        )
 
 
 class Atari:
@@ -139,7 +147,9 @@ class Atari:
         score = points.astype(np.float32)[:, None]
         worthless = terminated
         if self.config.episodic_life:
-            worthless = terminated | (info["lives"] < self.lives)
+            worthless = worthless | (info["lives"] < self.lives)
+        if self.config.episodic_points:
+            worthless = worthless | (points != 0)
         self.lives = info["lives"]
         return Step.at(
             observation,

@@ -26,12 +26,16 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
+from PIL import Image
 
 from envs import _toy_text
 from rlplay.core import Array, Env, Mistake, Range, Spec, State, Step, check_action, nearest
 
 Arrival = tuple[Any, Any, bool, bool, dict[str, Any]]
 """What one Gymnasium env returns from `step`: observation, reward, terminated, truncated, info."""
+
+MODULES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid", "Vizdoom": "vizdoom.gymnasium_wrapper"}
+"""Which module registers the ids that begin so."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,13 @@ class Config:
     max_steps: Annotated[int, Range(0)] = 0
     """Agent steps after which an episode is truncated; 0 for the limit that the id comes with."""
     observation_key: str = ""
-    """Which part of a Dict observation the agent sees; `image` for MiniGrid. Empty for all parts as
-    one vector, where none is a picture or a text."""
+    """Which part of a Dict observation the agent sees; `image` for MiniGrid, `screen` for ViZDoom.
+    Empty for all parts as one vector, where none is a picture or a text."""
     observed: tuple[Annotated[int, Range(0)], ...] = ()
     """Which numbers of a vector the agent sees; empty for all. 0, 2 hides CartPole's velocities."""
+    frame_size: Annotated[int, Range(0, 1024)] = 0
+    """Height and width to which pictures are brought, by the mean over areas, pixels; 0 leaves them
+    as they are."""
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Keyword arguments of the world itself, such as `is_slippery: false` for FrozenLake."""
 
@@ -90,7 +97,8 @@ class GymnasiumEnv:
 
     def __init__(self, config: Config, envs: list[gymnasium.Env[Any, Any]]) -> None:
         first = envs[0]
-        observation_space, self._view = _observed(*_view(first.observation_space, config), config)
+        seen = _observed(*_view(first.observation_space, config), config)
+        observation_space, self._view = _resized(*seen, config)
         action_space, self._first_action = _choices(first.action_space, config)
         self.spec = Spec(
             num_envs=len(envs),
@@ -305,14 +313,14 @@ def _registered(id: str) -> EnvSpec:
     if id.startswith("ALE/"):
         raise Mistake(f"{id} is an Atari game: write `env: {{name: atari, game: ...}}`")
     module, _, name = id.rpartition(":")
-    if not module and id.startswith(("MiniGrid-", "BabyAI-")):
-        module = "minigrid"
+    if not module:
+        module = next((MODULES[start] for start in MODULES if id.startswith(start)), "")
     try:
         if module:
             importlib.import_module(module)
         return gymnasium.spec(name)
     except ImportError as error:
-        hint = f"pip install {module}, or put it on the Python path"
+        hint = f"pip install {module.partition('.')[0]}, or put it on the Python path"
         raise Mistake(f"cannot import {module!r} for env.id={id} ({error}): {hint}") from error
     except gymnasium.error.DeprecatedEnv as error:
         raise Mistake(f"env.id={id} is no more: {error}") from error
@@ -390,6 +398,25 @@ def _observed(
         raise Mistake(f"env.observed {kept} are no numbers of {config.id}'s observations, {space}")
     seen = spaces.Box(space.low[kept], space.high[kept], dtype=space.dtype.type)
     return seen, lambda shown: np.asarray(view(shown))[kept]
+
+
+def _resized(
+    space: spaces.Space[Any], view: Callable[[Any], Any], config: Config
+) -> tuple[spaces.Space[Any], Callable[[Any], Any]]:
+    """Return the same, of pictures [C, H, W] brought to the size that the agent is to see."""
+    size = config.frame_size
+    if not size:
+        return space, view
+    if not isinstance(space, spaces.Box) or len(space.shape) != 3 or space.dtype != np.uint8:
+        raise Mistake(
+            f"env.frame_size is for pictures of numbers from 0 to 255, and {config.id} shows"
+            f" {space}: leave env.frame_size out"
+        )
+    form, area = (size, size), Image.Resampling.BOX
+    picture = spaces.Box(0, 255, (space.shape[0], *form), np.uint8)
+    return picture, lambda seen: np.array(
+        [np.asarray(Image.fromarray(plane).resize(form, area)) for plane in view(seen)]
+    )
 
 
 def _plain(space: spaces.Space[Any]) -> bool:

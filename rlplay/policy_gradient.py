@@ -48,9 +48,9 @@ class Config:
     encoder: encoders.Config = field(default_factory=encoders.Config)
     """The network from observation to features."""
     hidden: Annotated[int, Range(0)] = 512
-    """Width of the layer between features and heads; 0 for none."""
+    """Width of the layer between features, or memory of them, and heads; 0 for none."""
     recurrent: recurrent.Config = field(default_factory=recurrent.Config)
-    """Memory between that layer and the heads, for worlds that do not show all that matters."""
+    """Memory before that layer, for worlds that do not show all that matters in one moment."""
     shared: bool = True
     """One network for policy and value; else each has one of its own, which is better for vectors
     (Huang et al. 2022)."""
@@ -102,7 +102,8 @@ class Config:
             )
         if isinstance(actions, Box) and not actions.is_bounded():
             raise Mistake(
-                f"the {self.name} agent needs bounded actions, and this env has {actions}"
+                f"the {self.name} agent needs bounded actions, and this env has {actions}: choose"
+                " another env with env.name or env.id"
             )
         if self.normalize_observations and not (
             isinstance(seen, Box) and np.issubdtype(seen.dtype, np.floating)
@@ -172,23 +173,23 @@ class Trunk(nn.Module):
         self.encoder = config.encoder.make(space)
         example = torch.zeros(1, *encoders.prepared_shape(space))
         num_encoded = self.encoder(example)[-1].numel()
-        self.hidden = nn.Linear(num_encoded, config.hidden) if config.hidden else None
-        self.num_features = config.hidden or num_encoded
-        self.recurrent = config.recurrent.make(self.num_features)
+        self.recurrent = config.recurrent.make(num_encoded)
         self.memory_size = 0
         if self.recurrent is not None:
-            self.num_features, self.memory_size = config.recurrent.size, self.recurrent.memory_size
+            num_encoded, self.memory_size = config.recurrent.size, self.recurrent.memory_size
+        self.hidden = nn.Linear(num_encoded, config.hidden) if config.hidden else None
+        self.num_features = config.hidden or num_encoded
 
     def forward(
         self, observation: Tensor, memory: Tensor | None, first: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         dtype = next((parameter.dtype for parameter in self.parameters()), torch.float32)
         features = self.encoder(encoders.prepare(observation, self.space, dtype))[-1].flatten(1)
+        if self.recurrent is not None and memory is not None:
+            features, memory = self.recurrent(features, memory, first)
         if self.hidden is not None:
-            features = F.relu(self.hidden(features))
-        if self.recurrent is None or memory is None:
-            return features, memory
-        return self.recurrent(features, memory, first)
+            features = F.relu(self.hidden(features.to(self.hidden.weight.dtype)))
+        return features, memory
 
 
 class PolicyGradient(Agent):

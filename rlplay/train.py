@@ -151,7 +151,13 @@ class Training:
         self.table = Table(self.announce, experiment.num_steps, COLUMNS, ALWAYS)
         while self.steps < experiment.num_steps and not self.interrupt.signal:
             started, before = time.perf_counter(), self.steps
-            trajectory = collect(moments, agent.horizon)
+            try:
+                trajectory = collect(moments, agent.horizon)
+            except Exception:
+                time.sleep(0.2)  # a world that is a process of its own may get the signal first
+                if self.interrupt.signal:
+                    break
+                raise
             metrics = agent.learn(trajectory)
             self.averages.add(metrics)
             for name, values in metrics.items():

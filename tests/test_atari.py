@@ -15,8 +15,12 @@ from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
+from agents import reinforce
 from envs.atari import Atari, Config, games
 from rlplay.core import Array, Mistake, Step
+from rlplay.nets import encoders
+from rlplay.play import collect
+from rlplay.play import play as moments
 
 DIRECTIONS = ("up", "right", "left", "down", "upright", "upleft", "downright", "downleft")
 EVERY_ACTION = ("noop", "fire", *DIRECTIONS, *(f"{direction}fire" for direction in DIRECTIONS))
@@ -139,6 +143,44 @@ def test_lost_life_ends_the_bootstrap_and_not_the_game():
     assert digest(on) == digest(off)
 
 
+# --- points ------------------------------------------------------------------------------------
+
+
+def test_point_ends_the_bootstrap_and_not_the_game():
+    on, off = (play(make(episodic_points=points), 200, action=0) for points in (True, False))
+    scored = np.flatnonzero(column(on, "score"))
+    assert len(scored) >= 3
+    assert np.flatnonzero(column(on, "discount") == 0).tolist() == scored.tolist()
+    assert (column(off, "discount") == 1).all()
+    assert not column(on, "terminated").any()
+    assert digest(on) == digest(off)
+
+
+def test_reinforce_weighs_an_action_by_the_next_point_alone(monkeypatch):
+    seen, weigh = [], reinforce.lambda_return
+
+    def spy(*rollout: Any, trace: float) -> Any:
+        seen.append(weigh(*rollout, trace=trace))
+        return seen[-1]
+
+    monkeypatch.setattr(reinforce, "lambda_return", spy)
+    settings = {"baseline": False, "num_episodes": 1, "horizon": 150, "hidden": 0}
+    agent_config = reinforce.Config(encoder=encoders.Config("mlp", (4,)), **settings)
+    for points in (True, False):
+        env = make(frame_size=80, num_stacked=2, episodic_points=points, max_steps=150)
+        agent = agent_config.make(env.spec, 0)
+        steps = collect(moments(env, agent, env.reset(0)), 150)
+        assert "train/loss" in agent.learn(steps)
+        reward = steps.step.reward[1:, 0, 0]
+        assert np.count_nonzero(reward) >= 2
+        expected, running = np.zeros(150), 0.0
+        for t in range(149, -1, -1):  # as in Karpathy 2016: set back at each point
+            running = reward[t] + 0.99 * (0.0 if reward[t] else running)
+            expected[t] = running
+        # Negative control: without the setting, later points count too.
+        assert np.allclose(seen.pop()[:, 0], expected, atol=1e-5) == points
+
+
 # --- seeds -------------------------------------------------------------------------------------
 
 
@@ -212,11 +254,13 @@ def test_negative_points_keep_their_sign_when_clipped():
 
 
 def test_evaluation_is_on_full_games_with_true_rewards():
-    training = Config(game="space_invaders", episodic_life=True, clip_rewards=True, num_envs=1)
+    changes = {"episodic_life": True, "episodic_points": True, "clip_rewards": True}
+    training = Config(game="space_invaders", num_envs=1, **changes)
     evaluation = training.for_evaluation()
     assert not evaluation.episodic_life
+    assert not evaluation.episodic_points
     assert not evaluation.clip_rewards
-    changes = {"episodic_life": True, "clip_rewards": True, "max_steps": training.max_steps}
+    changes["max_steps"] = training.max_steps
     assert dataclasses.replace(evaluation, **changes) == training
     assert evaluation.max_steps > 1_000_000, "the protocol's own cap would not be the first"
     steps = play(evaluation.make(), 300)

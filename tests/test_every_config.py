@@ -28,7 +28,7 @@ SMALL = {
     },
 }
 """Settings that make a run quick and change nothing of what it is made of."""
-EXTRAS = {"half_cheetah": "mujoco", "hopper": "mujoco"}
+EXTRAS = {"half_cheetah": "mujoco", "hopper": "mujoco", "vizdoom": "vizdoom"}
 """Worlds that need a module which may be missing."""
 
 

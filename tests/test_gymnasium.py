@@ -333,6 +333,20 @@ def test_other_boxes_are_left_as_they_are(shape):
     assert (step.observation[0] == env._envs[0].shown).all()  # type: ignore[attr-defined]
 
 
+def test_picture_is_brought_to_its_size_by_the_mean_over_areas():
+    random = np.random.default_rng(0)
+    raw = random.integers(0, 256, (60, 80, 3), np.uint8)
+    world = Picture(spaces.Dict(screen=spaces.Box(0, 255, raw.shape, np.uint8)))
+    world.shown = {"screen": raw}
+    env = GymnasiumEnv(Config(id="Picture", observation_key="screen", frame_size=20), [world])
+    assert env.spec.observation_space == spaces.Box(0, 255, (3, 20, 20), np.uint8)
+    seen = env.reset(0).observation[0]
+    mean = raw.reshape(20, 3, 20, 4, 3).mean((1, 3)).transpose(2, 0, 1)
+    assert np.abs(seen - mean).max() <= 1  # rounded twice
+    with pytest.raises(Mistake, match=r"leave env\.frame_size out"):
+        Config(frame_size=20).make()
+
+
 def test_discrete_observations_count_from_zero():
     env = show(spaces.Discrete(4, start=-1))
     assert env.spec.observation_space == spaces.Discrete(4)
@@ -466,6 +480,10 @@ def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "minigrid", None)
     with pytest.raises(Mistake, match="pip install minigrid"):
         Config(id="MiniGrid-Empty-5x5-v0").make()
+    monkeypatch.setitem(sys.modules, "vizdoom", None)
+    monkeypatch.delitem(sys.modules, "vizdoom.gymnasium_wrapper", raising=False)
+    with pytest.raises(Mistake, match="pip install vizdoom,"):
+        Config(id="VizdoomBasic-v1").make()
     monkeypatch.setitem(sys.modules, "Box2D", None)
     for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
         monkeypatch.delitem(sys.modules, name)

@@ -131,6 +131,14 @@ def test_layer_stays_in_float32_where_its_network_does_not(kind):
     assert layer.keep_float32
 
 
+@every_agent
+def test_agent_that_remembers_learns_in_bfloat16(name):
+    agent, env = make(name, precision="bfloat16"), corridor()
+    assert torch.bfloat16 in {parameter.dtype for parameter in agent.optimizer.parameters}
+    learn(agent, env, env.reset(0))
+    assert agent.num_updates
+
+
 # Acting and learning
 
 

@@ -500,7 +500,7 @@ def test_wrong_kind_of_actions_is_one_clear_sentence(name):
         sb3.Config(algorithm=name).make(Clock(wrong).spec, 0)
     sentence = str(mistake.value)
     assert len(sentence.splitlines()) == 1
-    assert "agent.name" in sentence or "set agent.algorithm to ppo" in sentence
+    assert "choose another env" in sentence or "set agent.algorithm to ppo" in sentence
 
 
 @pytest.mark.parametrize(
