@@ -241,10 +241,10 @@ def check_batches(kind: type[BaseAlgorithm], settings: dict[str, Any], spec: Spe
     length = (defaults | settings)["n_steps"]
     rollout, batch = length * spec.num_envs, (defaults | settings)["batch_size"]
     if rollout % batch:
-        fitting = max(size for size in range(1, batch) if rollout % size == 0)
+        fitting = [size for size in range(2, batch) if rollout % size == 0]
         raise Mistake(
             f"agent.hyperparameters.batch_size {batch} does not divide the rollout of n_steps"
-            f" {length} in {spec.num_envs} envs; set it to {fitting}"
+            f" {length} in {spec.num_envs} envs; set it to {max(fitting, default=rollout)}"
         )
 
 

@@ -82,7 +82,7 @@ class PPO(PolicyGradient):
         if config.normalize_advantages:
             advantage = normalized(advantage, weight)
         policy, value = self.judge(batch)
-        log_ratio = policy.log_prob(batch["sample"]) - batch["log_prob"]
+        log_ratio = weight * (policy.log_prob(batch["sample"]) - batch["log_prob"])
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
         gain = mean(torch.minimum(ratio * advantage, clipped * advantage), weight)

@@ -273,6 +273,8 @@ class PolicyGradient(Agent):
         if not np.isfinite(step.reward).all():
             rows = {"reward": step.reward, "action": decision.action}
             raise NonFinite("a reward is not finite", rows)
+        if step.observation.dtype.kind == "f" and not np.isfinite(step.observation).all():
+            raise NonFinite("an observation is not finite", {"observation": step.observation})
         if self.spec.num_players > 1 and np.abs(step.reward.sum(2)).max() > 1e-4:
             raise Mistake(
                 f"the {self.settings.name} agent plays both sides of a game, in which one player's"
@@ -284,7 +286,7 @@ class PolicyGradient(Agent):
         self.num_seen += over[1:].size
         self.optimizer.set_learning_rate(self.learning_rate(self.num_seen))
         metrics = self.improve(trajectory)
-        if self.observations is not None:  # not before: it was acted by the old ones
+        if self.observations is not None and metrics:  # what waits was acted by the old ones
             shape = self.observations.mean.shape
             self.observations.add(step.observation[:-1].reshape(-1, *shape))
         counts = {"train/n_updates": self.num_updates} if metrics else {}

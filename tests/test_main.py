@@ -206,7 +206,7 @@ MISTAKES = [
     ("train TINY --agent.learning-rat 1", "'learning_rate'"),
     ("train TINY --num-steps many", "--num-steps must be a whole number"),
     ("train TINY --agent.discount 1.5", "--agent.discount must be a number from 0 to 1"),
-    ("train TINY --env.id Pendulum-v1", "continuous"),
+    ("train TINY --env.id Pendulum-v1", "needs discrete actions"),
     ("train TINY --agent.encoder.name nature", "mlp"),
     ("train TINY --agent.replay-size 10", "agent.replay_size 10"),
     ("train TINY --agent.replay-size 1000000000000", "--agent.replay-size must be"),

@@ -17,7 +17,7 @@ from rlplay.nets.distributions import Categorical, Distribution, Gaussian, Multi
 if TYPE_CHECKING:
     import gymnasium
 
-LOG_DEVIATION = (-20.0, 2.0)  # bounds of the logarithm of a deviation (Haarnoja et al. 2018)
+LOG_DEVIATION = (-20.0, 2.0)  # bounds of an output that is a log deviation (Haarnoja et al. 2018)
 
 
 class Float32Linear(nn.Linear):
@@ -86,10 +86,10 @@ class PolicyHead(nn.Module):
         if isinstance(self.space, MultiDiscrete):
             return MultiCategorical(output, self.space.nvec.ravel().tolist())
         assert self.log_deviation is not None
-        log_deviation = self.log_deviation
+        log_deviation = self.log_deviation  # not cut off: a parameter beyond would never come back
         if self.by_state is not None:
-            log_deviation = log_deviation + self.by_state(features)
-        return Gaussian(output, log_deviation.clamp(*LOG_DEVIATION), self.squashed)
+            log_deviation = (log_deviation + self.by_state(features)).clamp(*LOG_DEVIATION)
+        return Gaussian(output, log_deviation, self.squashed)
 
 
 class ValueHead(nn.Module):
