@@ -76,8 +76,8 @@ class Config:
 
 
 class NormalizedQNetwork(nn.Module):
-    """Raw observations [B, ...] -> action values [B, A] float32. The encoder's output and the hidden
-    layer are normalized; in the paper, every layer is."""
+    """Raw observations [B, ...] -> action values [B, A] float32. The encoder's output and the
+    hidden layer are normalized; in the paper, every layer is."""
 
     def __init__(self, config: Config, spec: Spec) -> None:
         super().__init__()

@@ -60,8 +60,8 @@ class Observations(Moments):
 
 class Rewards(Moments):
     """Rewards are divided by the deviation of the discounted sum of rewards so far in the episode
-    (Engstrom et al. 2020). Their sign, and which of two policies is better, stay the same, but for what
-    is cut off."""
+    (Engstrom et al. 2020). Their sign, and which of two policies is better, stay the same, but
+    for what is cut off."""
 
     def __init__(self, num_envs: int, discount: float) -> None:
         super().__init__()
