@@ -83,6 +83,8 @@ class Learning:
             "name": self.source.name,
             "shape": list(self.source.shape),
             "classes": list(self.source.classes),
+            "kinds": list(self.source.kinds),
+            "variables": list(self.source.variables),
             "examples": {name: len(index) for name, index in self.source.splits.items()},
             "parameters": sum(p.numel() for p in self.task.parameters()),
             "encoder_channels": list(self.task.encoder.channels),

@@ -19,15 +19,24 @@ LESSONS = [name for name in config.names("configs") if "task" in config.read(nam
 
 
 def noise(shape: tuple[int, int, int], num: int = 24) -> Source:
-    """Return random pictures with random labels and masks of three classes."""
+    """Return random pictures with random labels, masks and boxes of three kinds, in episodes of
+    four."""
     random = np.random.default_rng(0)
+    height, width = shape[1:]
+    corners = random.uniform(0, (width / 2, height / 2), (num, 2, 2))
+    sizes = random.uniform(4, (width / 2, height / 2), (num, 2, 2))
     arrays = {
         "picture": random.integers(256, size=(num, *shape), dtype=np.uint8),
         "label": random.integers(3, size=num),
         "mask": random.integers(3, size=(num, *shape[1:]), dtype=np.uint8),
+        "boxes": np.concatenate([corners, corners + sizes], 2).astype(np.float32),
+        "kind": random.integers(3, size=(num, 2)),
+        "variables": random.integers(3, size=(num, 2), dtype=np.uint8),
+        "episode": np.arange(num) // 4,
     }
     parts = np.array_split(np.arange(num), 3)
-    return Source("noise", arrays, dict(zip(data.SPLITS, parts, strict=True)), ("a", "b", "c"))
+    splits, names = dict(zip(data.SPLITS, parts, strict=True)), ("a", "b", "c")
+    return Source("noise", arrays, splits, names, names, ("x", "y"))
 
 
 def made(name: str, source: Source) -> Task:
@@ -35,7 +44,8 @@ def made(name: str, source: Source) -> Task:
 
 
 def batch(source: Source) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array) for name, array in source.arrays.items()}
+    every = np.arange(len(source.arrays["picture"][:]))
+    return {name: torch.from_numpy(array) for name, array in source.take(every).items()}
 
 
 @pytest.mark.parametrize("name", TASKS)

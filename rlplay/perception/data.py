@@ -1,14 +1,15 @@
-"""Pictures with labels, to learn to see from: scikit-learn's digits, and MNIST, CIFAR-10, Pascal
-VOC (Everingham et al. 2010) and a folder of one's own by torchvision's loaders.
+"""Pictures with labels, to learn to see from: scikit-learn's digits; recorded play of a game; and
+MNIST, CIFAR-10, Pascal VOC (Everingham et al. 2010) and a folder of one's own by torchvision's
+loaders.
 
-All of them become arrays in memory and three splits, which depend on `Config.seed` alone. It knows
+All of them become arrays and three splits, which depend on `Config.seed` alone. It knows
 no task: which kinds of label one needs, the task says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
@@ -17,6 +18,7 @@ import numpy as np
 from rlplay.core import Array, Mistake, Range
 
 if TYPE_CHECKING:
+    from rlplay.nets import backbones
     from rlplay.perception.task import Task
 
 SPLITS = ("train", "validation", "test")
@@ -27,18 +29,43 @@ VOC_CLASSES = (
 )
 
 
+class Column(Protocol):
+    """What is known of each of n examples, as in an array; it may be made when it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[n, ...]"""
+        ...
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Return what is known of the examples of these numbers [B], as an array [B, ...]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Source:
     """n examples, by number."""
 
     name: str
-    arrays: dict[str, Array]
-    """picture [n, C, H, W] uint8; and what there is of label [n] int64 and mask [n, H, W] uint8,
-    the number of a pixel's class, 255 for none."""
+    arrays: Mapping[str, Column]
+    """picture [n, C, H, W] uint8; and what there is of
+
+    label      [n] int64, of each picture a number in `classes`
+    mask       [n, H, W] uint8, of each pixel a number in `kinds`, 255 for none
+    boxes      [n, K, 4] float32, the objects' edges: left, top, right, bottom, pixels
+    kind       [n, K] int64, of each of these a number in `kinds`, 0 for no object
+    variables  [n, V] uint8, the game's state
+    episode    [n] int64, of examples in order of time"""
     splits: dict[str, Array]
     """Of train, validation and test the numbers of its examples, int64."""
     classes: tuple[str, ...] = ()
-    """What the numbers of labels and masks mean."""
+    """What the numbers of labels mean."""
+    kinds: tuple[str, ...] = ()
+    """What the numbers of masks and boxes mean; the first is the background."""
+    variables: tuple[str, ...] = ()
+    """The names of the V variables."""
+    wanted: set[str] = field(default_factory=lambda: {"picture"})
+    """What `take` returns: pictures, and what was required."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -47,17 +74,18 @@ class Source:
         return channels, height, width
 
     def take(self, index: Array) -> dict[str, Array]:
-        """Return the examples of these numbers [B], as [B, ...] by name."""
-        return {name: array[index] for name, array in self.arrays.items()}
+        """Return what is wanted of the examples of these numbers [B], as [B, ...] by name."""
+        return {name: self.arrays[name][index] for name in sorted(self.wanted)}
 
     def require(self, label: str, task: str) -> None:
-        """Raise Mistake where there are no labels of that name."""
+        """Want this label in what `take` returns. Raises Mistake where there is none."""
         if label not in self.arrays:
             has = ", ".join(name for name in self.arrays if name != "picture") or "no labels"
             raise Mistake(
                 f"the task {task} learns from a {label} for every picture, but the data {self.name}"
                 f" has {has}; set another data.name, or another task.name"
             )
+        self.wanted.add(label)
 
 
 class TaskConfig(Protocol):
@@ -65,6 +93,7 @@ class TaskConfig(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     name: str
+    encoder: backbones.Config
 
     def make(self, source: Source) -> Task:
         """Build the task. Raises Mistake where it cannot learn from this source."""
@@ -73,11 +102,13 @@ class TaskConfig(Protocol):
 
 @dataclass(frozen=True)
 class Config:
-    name: Literal["digits", "mnist", "cifar10", "voc", "folder"] = "digits"
-    """digits are the 1,797 handwritten ones of scikit-learn, always there; voc is Pascal VOC 2012;
-    folder has a folder of pictures for each class."""
+    name: Literal["digits", "frames", "mnist", "cifar10", "voc", "folder"] = "digits"
+    """digits are the 1,797 handwritten ones of scikit-learn, always there; frames what `rlplay
+    collect-frames` has recorded; voc is Pascal VOC 2012; folder has a folder of pictures for each
+    class."""
     folder: str = "data"
-    """Where mnist, cifar10 and voc lie or are fetched to; or the folder of pictures itself."""
+    """Where mnist, cifar10 and voc lie or are fetched to; or the folder of pictures, or of frames,
+    or with several folders of frames, itself."""
     fetch: bool = True
     """Fetch mnist, cifar10 and voc where they are not there yet."""
     size: Annotated[int, Range(0, 4096)] = 0
@@ -85,6 +116,8 @@ class Config:
     differ in size (voc and folder)."""
     grey: bool = False
     """One channel instead of the three colours."""
+    num_stacked: Annotated[int, Range(1, 16)] = 1
+    """Of frames: moments in one picture, oldest first, as agents see them."""
     validation: Annotated[float, Range(0, 0.9)] = 0.1
     """Share of what is not kept for the test that is not learned from, but tells when to stop."""
     test: Annotated[float, Range(0, 0.9)] = 0.2
@@ -94,6 +127,11 @@ class Config:
 
     def make(self) -> Source:
         """Load the data. Raises Mistake where they are not there, not readable or too few."""
+        if self.name == "frames":
+            from rlplay.perception import recorded
+
+            view = recorded.View(self.size, self.grey, self.num_stacked)
+            return recorded.source(Path(self.folder), view, self.validation, self.test, self.seed)
         if self.name == "digits":
             arrays, tested, classes = digits()
         elif self.name == "folder":
@@ -107,7 +145,10 @@ class Config:
         if self.size and arrays["picture"].shape[2:] != (self.size, self.size):
             arrays["picture"] = resized(arrays["picture"], self.size)
         kinds = arrays.get("label", np.zeros(len(arrays["picture"]), np.int64))
-        return Source(self.name, arrays, self.split(kinds, tested), classes)
+        splits = self.split(kinds, tested)
+        if "mask" in arrays:
+            return Source(self.name, arrays, splits, kinds=classes)
+        return Source(self.name, arrays, splits, classes)
 
     def split(self, kinds: Array, tested: Array | None = None) -> dict[str, Array]:
         """Return the numbers of each split, of each of `kinds` [n] int64 the same share. `tested`

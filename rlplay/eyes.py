@@ -1,0 +1,69 @@
+"""The encoder of any run, an agent's or a perception task's, to look at pictures with: what is
+handed on, probed, searched by and explained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from rlplay import run
+from rlplay.config import Lesson
+from rlplay.core import Mistake
+from rlplay.nets.encoders import Encoder
+
+PREFIXES = ("encoder.", "trunk.encoder.")
+"""What the names of an encoder's weights begin with: in value networks and tasks, in policies."""
+
+
+class Eyes(NamedTuple):
+    """An encoder in float32 on the CPU, with its weights, not to be trained: from pictures
+    [B, *shape], 0..1, to maps."""
+
+    encoder: Encoder
+    shape: tuple[int, int, int]  # of a picture: channels, height, width
+    about: str
+    """Whose it is."""
+
+
+def load(found: run.Run, which: str, announce: Callable[[str], None]) -> Eyes:
+    """Return the encoder of a run: of the best of its validations, or for agents of its newest
+    checkpoint, or of the one called `which`. Needs no data. Raises Mistake where there is none, or
+    it looks at no pictures."""
+    experiment = found.experiment_any()
+    if isinstance(experiment, Lesson):
+        spec = json.loads((found.folder / "data.json").read_text())
+        channels, height, width = spec["shape"]
+        shape = channels, height, width
+        if not which and (found.checkpoints / "best").is_dir():
+            which = "best"
+        encoder = experiment.task.encoder.make(shape)
+    else:
+        with run.single_env(experiment) as env:
+            space = env.spec.observation_space
+        shape = space.shape or ()
+        settings = getattr(experiment.agent, "encoder", None)
+        if len(shape) != 3 or settings is None:
+            raise Mistake(
+                f"{found.name} has trained {experiment.agent.name} on {experiment.env.world}, which"
+                " has no encoder of pictures: name another run"
+            )
+        encoder = settings.make(space)
+    parts = run.load_parts(found, which, announce)
+    saved = {**parts["weights"], **parts.get("task", {}).get("buffers", {})}
+    mine = {
+        name.removeprefix(prefix): torch.from_numpy(np.array(array))
+        for name, array in saved.items()
+        for prefix in PREFIXES
+        if name.startswith(prefix)
+    }
+    if set(mine) != set(encoder.state_dict()):
+        raise Mistake(f"{found.name} has no encoder of ours: name another run")
+    encoder.load_state_dict(mine)
+    trained = parts["train"].get("steps", parts["train"].get("updates"))
+    unit = "updates" if isinstance(experiment, Lesson) else "agent steps"
+    about = f"{found.name} after {trained:,} {unit}"
+    return Eyes(encoder.eval().requires_grad_(False), shape, about)
