@@ -121,7 +121,7 @@ class Lesson:
     @property
     def stem(self) -> str:
         """What its runs are named after, but for the time."""
-        return f"{self.data.name}-{self.task.name}-s{self.seed}"
+        return f"{self.data.world}-{self.task.name}-s{self.seed}"
 
 
 def load(config: str, overrides: Sequence[str] = ()) -> Experiment:

@@ -106,5 +106,6 @@ def test_config_of_a_task_takes_three_updates(name, monkeypatch):
     for examples in list(learning.task.batches("train", 4))[:3]:
         assert np.isfinite(learning.update(examples)["loss"])
     assert len(config.about("configs", name)) > 20
-    assert lesson.data.name in name
-    assert name.split("/")[1].startswith(lesson.task.name)
+    world, task = name.split("/")
+    assert lesson.data.world == world
+    assert task.startswith(lesson.task.name)

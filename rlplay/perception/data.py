@@ -125,6 +125,11 @@ class Config:
     seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Seed of the splits, apart from that of the training: two trainings see the same test."""
 
+    @property
+    def world(self) -> str:
+        """What runs are named after."""
+        return Path(self.folder).name if self.name in ("frames", "folder") else self.name
+
     def make(self) -> Source:
         """Load the data. Raises Mistake where they are not there, not readable or too few."""
         if self.name == "frames":
