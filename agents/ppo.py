@@ -65,7 +65,7 @@ class PPO(PolicyGradient):
         advantage = gae(*rollout.earnings(), config.trace)
         flat = rollout.flat(advantage=advantage, returns=rollout.value[:-1] + advantage)
         rows: list[dict[str, float]] = []
-        for batch in shuffled(flat, config.batch_size, config.epochs, self.random):
+        for batch in shuffled(flat, config.batch_size, config.epochs, self.shuffling):
             rows.append(self.update(batch))
             if config.max_kl and rows[-1]["train/approx_kl"] > config.max_kl:
                 break

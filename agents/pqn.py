@@ -3,6 +3,7 @@ side by side, layer normalization and lambda-returns (Sutton 1988) make up for b
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -109,6 +110,7 @@ class PQN(Agent):
         )
         self.num_seen = self.num_updates = 0  # agent steps, steps of Adam
         self.random = np.random.default_rng([seed, 1])
+        self.acting: PQN | None = None
         self.shuffling = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -180,6 +182,14 @@ class PQN(Agent):
             "train/q_value": q_value.mean().item(),
             "train/grad_norm": norm,
         }
+
+    def publish(self) -> Agent:
+        if self.acting is None:
+            self.acting = copy.copy(self)
+            self.acting.network = copy.deepcopy(self.network)
+        self.acting.network.load_state_dict(self.network.state_dict())
+        self.acting.num_seen = self.num_seen
+        return self.acting
 
     def state_dict(self) -> State:
         return {

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from rlplay import policy_gradient
-from rlplay.core import Array, Decision, Range, Spec, State, Step, Trajectory
+from rlplay.core import Agent, Array, Decision, Mistake, Range, Spec, State, Step, Trajectory
 from rlplay.policy_gradient import PolicyGradient
 from rlplay.rollout import mean, normalized
 from rlplay.targets import lambda_return
@@ -96,6 +96,12 @@ class Reinforce(PolicyGradient):
             "train/entropy": entropy.item(),
             "train/grad_norm": norm,
         }
+
+    def publish(self) -> Agent:
+        raise Mistake(
+            "the reinforce agent learns only from what its present policy did: set"
+            " collect_ahead=false"
+        )
 
     def cut(self) -> None:
         super().cut()

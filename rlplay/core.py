@@ -295,6 +295,15 @@ class Agent(ABC):
         Raises NonFinite where a loss or gradient is not a number."""
         return {}
 
+    def publish(self) -> Agent:
+        """Return who acts for this agent while it learns: as it does now, with its random numbers
+        and its memory of the stream, and the same until this is called again, which brings the one
+        returned up to date. Raises Mistake where nobody can."""
+        raise Mistake(
+            "this agent must have learned before it acts again: set collect_ahead=false, or choose"
+            " ppo, a2c or pqn with agent.name"
+        )
+
     def cut(self) -> None:
         """The world is about to start anew: the next step does not follow from the last one."""
         return None

@@ -8,6 +8,7 @@ player loses.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -217,7 +218,9 @@ class PolicyGradient(Agent):
         )
         self.learning_rate = self.schedule(config.learning_rate, config.learning_rate_end)
         self.entropy_weight = self.schedule(config.entropy_weight, config.entropy_weight_end)
-        self.random = torch.Generator().manual_seed(seed)
+        self.random = torch.Generator().manual_seed(seed)  # to act; another to learn, for both may
+        self.shuffling = torch.Generator().manual_seed(seed)  # happen at once
+        self.acting: PolicyGradient | None = None
         shape = spec.observation_space.shape or ()
         self.observations = Observations(shape) if config.normalize_observations else None
         rewards = Rewards(spec.num_envs, config.discount) if config.normalize_rewards else None
@@ -237,6 +240,8 @@ class PolicyGradient(Agent):
             if memory is not None and after is not None:
                 stream.remember(step, after)
                 notes |= {"memory": memory} if explore else {}
+            if self.observations is not None and explore:
+                notes["seen"] = observation
             if isinstance(policy, Categorical):
                 notes["policy"] = policy.probs
             else:
@@ -315,7 +320,7 @@ class PolicyGradient(Agent):
                 bootstrap = self.network(latest, None, memory[-1], first[-2:].flatten())[1]
                 bootstrap = bootstrap[len(memory[-1]) :]
         return Rollout(
-            observation=self.seen(step.observation[:-1]),
+            observation=notes.get("seen", self.seen(step.observation[:-1])),
             mask=self.legal(step.action_mask[:-1]),
             sample=notes["sample"] if "sample" in notes else self.tensor(decision.action),
             log_prob=notes["log_prob"],
@@ -342,6 +347,14 @@ class PolicyGradient(Agent):
         self.num_updates += 1
         return norm
 
+    def publish(self) -> Agent:
+        if self.acting is None:
+            self.acting = copy.copy(self)
+            self.acting.network = copy.deepcopy(self.network)
+        self.acting.network.load_state_dict(self.network.state_dict())
+        self.acting.observations = copy.deepcopy(self.observations)
+        return self.acting
+
     def cut(self) -> None:
         self.playing.forget()
         if self.rewards is not None:
@@ -356,6 +369,7 @@ class PolicyGradient(Agent):
             "num_updates": self.num_updates,
             "optimizer": self.optimizer.state_dict(),
             "random": self.random.get_state().numpy(),
+            "shuffling": self.shuffling.get_state().numpy(),
         }
         if self.observations is not None:
             own["observations"] = self.observations.state_dict()
@@ -371,6 +385,7 @@ class PolicyGradient(Agent):
         self.num_seen, self.num_updates = own["num_seen"], own["num_updates"]
         self.optimizer.load_state_dict(own["optimizer"])
         self.random.set_state(torch.from_numpy(np.array(own["random"])))
+        self.shuffling.set_state(torch.from_numpy(np.array(own["shuffling"])))
         playing = self.playing if self.recurs else None
         parts = {"observations": self.observations, "rewards": self.rewards, "playing": playing}
         for name, part in parts.items():
