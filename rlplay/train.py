@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from rlplay import checkpoint, config, evaluate, maps, match, record, run
 from rlplay.config import Experiment
-from rlplay.core import Agent, Env, Mistake, NonFinite, Spec, State
+from rlplay.core import Agent, AgentConfig, Env, Mistake, NonFinite, Spec, State
 from rlplay.metrics import Averages, Episodes
 from rlplay.play import Ahead, Moment, collect, packed, play, unpacked
 from rlplay.session import Interrupt, Interrupted, Table, keep_batch
@@ -53,7 +54,7 @@ class Training:
         self.env: Env = experiment.env.make()
         if self.env.spec.num_players > 1 and experiment.evaluation.num_episodes:
             opponent(experiment, self.env.spec)  # what is wrong with it is said now, not at the end
-        self.agent: Agent = experiment.agent.make(self.env.spec, experiment.seed)
+        self.agent: Agent = lasting(experiment).make(self.env.spec, experiment.seed)
         if experiment.collect_ahead:
             self.agent.publish()  # who cannot says so now
         self.ahead: Ahead | None = None
@@ -300,6 +301,22 @@ class Training:
         self.folder.pictures.mkdir(exist_ok=True)
         png = maps.save(picture, self.folder.pictures / f"{self.steps:09d}.png")
         record.tensorboard_image(self.log.writer, "map", png, self.steps)
+
+
+def lasting(experiment: Experiment) -> AgentConfig:
+    """Return the settings of the agent, its schedules as long as the training where they are to be.
+    Raises Mistake where it would stop learning before the end."""
+    agent: Any = experiment.agent
+    duration, num_steps = getattr(agent, "schedule_steps", None), experiment.num_steps
+    if duration == 0:
+        return dataclasses.replace(agent, schedule_steps=num_steps)
+    if duration is not None and duration < num_steps and not agent.learning_rate_end:
+        raise Mistake(
+            f"the learning rate would be 0 from agent.schedule_steps {duration:,} on, and the"
+            f" training is of num_steps {num_steps:,}: set agent.schedule_steps=0, for its whole"
+            " length, or agent.learning_rate_end"
+        )
+    return agent
 
 
 def score(experiment: Experiment, agent: Agent) -> evaluate.Result:

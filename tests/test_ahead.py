@@ -18,7 +18,7 @@ from agents import a2c, ppo, pqn
 from envs import gymnasium as worlds
 from envs import random_walk, tictactoe
 from rlplay import checkpoint, config, run
-from rlplay.core import Agent, Array, Mistake, Step, Trajectory
+from rlplay.core import Array, Mistake, Step, Trajectory
 from rlplay.nets import encoders
 from rlplay.nets.recurrent import Config as Recurrent
 from rlplay.play import Ahead, Moment, collect, packed, play, unpacked
@@ -253,8 +253,9 @@ def end(training: Session) -> Any:
     own = {k: v for k, v in parts["train"].items() if k not in ("seconds", "best")}
     lines = run.read_lines(training.folder.folder / "metrics.jsonl")
     clock = ("time/fps", "time/time_elapsed")
+    lines = [line for line in lines if "eval/mean_reward" not in line]
     log = [{k: v for k, v in line.items() if k not in clock} for line in lines]
-    return repr_of({**parts, "train": own}), [line for line in log if "eval/mean_reward" not in line]
+    return repr_of({**parts, "train": own}), log
 
 
 def repr_of(state: Any) -> Any:
