@@ -114,7 +114,7 @@ class PQN(Agent):
         self.descent = Descent(self.network, config, self.device)
         hardware.compiled(self.network, config.compile)
         self.acting: PQN | None = None
-        self.kept = Kept(2 * config.horizon) if self.device.type == "cuda" else None
+        self.kept = Kept(2 * config.horizon if self.device.type == "cuda" else 0)
 
     def act(self, step: Step, explore: bool = True) -> Decision:
         with torch.inference_mode():
@@ -124,8 +124,7 @@ class PQN(Agent):
             return Decision(greedy(q_values, step.action_mask), {"q_values": q_values})
         epsilon = self.epsilon(self.num_seen)
         action = epsilon_greedy(q_values, step.action_mask, epsilon, self.random)
-        kept = {} if self.kept is None else {"moment": self.kept.add(observation)}
-        return Decision(action, {"q_values": q_values, **kept})
+        return Decision(action, {"q_values": q_values, **self.kept.add(observation)})
 
     def learn(self, trajectory: Trajectory) -> dict[str, float]:
         """Make all updates on a trajectory [T, N]. Returns metrics, means over the updates."""
@@ -142,13 +141,11 @@ class PQN(Agent):
         earnings = [torch.from_numpy(array) for array in arrays]
         live = torch.from_numpy(~step.done[:-1])
         returns = lambda_return(*earnings, live=live, trace=config.trace)
-        kept, number = None, decision.notes.get("moment")
-        if self.kept is not None and number is not None:
-            kept = self.kept.take(number)
-        if kept is None:
-            kept = hardware.moved(step.observation[:-1], self.device)
+        observation = self.kept.take(decision.notes)
+        if observation is None:
+            observation = hardware.moved(step.observation[:-1], self.device)
         columns = {
-            "observation": kept,
+            "observation": observation,
             "action": torch.from_numpy(decision.action),
             "returns": returns,
             "weight": live.float(),

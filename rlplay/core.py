@@ -300,8 +300,7 @@ class Agent(ABC):
         and its memory of the stream, and the same until this is called again, which brings the one
         returned up to date. Raises Mistake where nobody can."""
         raise Mistake(
-            "this agent must have learned before it acts again: set collect_ahead=false, or choose"
-            " ppo, a2c or pqn with agent.name"
+            "this agent cannot act while it learns as ppo, a2c and pqn can: set collect_ahead=false"
         )
 
     def cut(self) -> None:

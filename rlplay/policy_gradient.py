@@ -223,8 +223,8 @@ class PolicyGradient(Agent):
         self.observations = Observations(shape) if config.normalize_observations else None
         rewards = Rewards(spec.num_envs, config.discount) if config.normalize_rewards else None
         self.rewards = rewards
-        on_cuda = self.device.type == "cuda" and self.observations is None
-        self.kept = Kept(2 * config.horizon) if on_cuda else None
+        keeps = self.device.type == "cuda" and self.observations is None
+        self.kept = Kept(2 * config.horizon if keeps else 0)
 
     def schedule(self, start: float, end: float) -> Linear:
         return linear(start, end, self.settings.schedule_steps)
@@ -253,9 +253,7 @@ class PolicyGradient(Agent):
             middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
             chosen = np.clip(middle + half * chosen, space.low, space.high).astype(np.float32)
         told = {name: note.cpu().numpy() for name, note in notes.items()}
-        if self.kept is not None and explore:
-            told["moment"] = self.kept.add(observation)
-        return Decision(chosen, told)
+        return Decision(chosen, told | (self.kept.add(observation) if explore else {}))
 
     def judge(self, batch: dict[str, Tensor]) -> tuple[Distribution, Tensor]:
         """Return what the network says of a batch: the policy, and the values [B]."""
@@ -314,11 +312,8 @@ class PolicyGradient(Agent):
         discount = np.where(mover[1:] == mover[:-1], discount, -discount)
         if self.rewards is not None:
             reward = self.rewards.normalized(reward)
-        told = dict(decision.notes)
-        number = told.pop("moment", None)
-        kept = None if self.kept is None or number is None else self.kept.take(number)
-        notes = {name: self.tensor(note) for name, note in told.items()}
-        observation = notes.get("seen", kept)
+        notes = {name: self.tensor(note) for name, note in decision.notes.items()}
+        observation = notes.get("seen", self.kept.take(decision.notes))
         if observation is None:
             observation = self.seen(step.observation[:-1])
         first = np.concatenate([np.zeros_like(step.done[:1]), step.done[:-1]])  # [T + 1, N]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import NamedTuple
 
@@ -46,27 +46,31 @@ class Rollout(NamedTuple):
 
 class Kept:
     """What an agent was shown and has moved to its device to act, to be learned from without being
-    moved again. Moments are numbered; the number goes with what was decided."""
+    moved again. Moments are numbered, and the number is a note of what was decided."""
 
     def __init__(self, most: int) -> None:
-        """Keep at most so many moments."""
+        """Keep at most so many moments; 0 for none, where moving costs nothing."""
         self.most = most
         self.moments: OrderedDict[int, Tensor] = OrderedDict()  # [N, ...] by number
         # No two processes count the same, for what one has decided another may learn from.
         self.numbers = count(int.from_bytes(os.urandom(6), "big"))
 
-    def add(self, observation: Tensor) -> Array:
-        """Keep what N envs show at one moment [N, ...]; return its number, [N] int64."""
+    def add(self, observation: Tensor) -> dict[str, Array]:
+        """Keep what N envs show at one moment [N, ...]; return the note, empty where none is
+        needed."""
+        if not self.most:
+            return {}
         number = next(self.numbers)
         self.moments[number] = observation
         while len(self.moments) > self.most:
             self.moments.popitem(last=False)
-        return np.full(len(observation), number)
+        return {"moment": np.full(len(observation), number)}
 
-    def take(self, numbers: Array) -> Tensor | None:
-        """Return the moments of numbers [T, N] as one tensor [T, N, ...], or None where one of them
+    def take(self, notes: Mapping[str, Array]) -> Tensor | None:
+        """Return the moments of notes [T, N] as one tensor [T, N, ...], or None where one of them
         was not kept. They are kept no longer."""
-        found = [self.moments.pop(number, None) for number in numbers[:, 0].tolist()]
+        numbers = notes["moment"][:, 0].tolist() if "moment" in notes else [None]
+        found = [self.moments.pop(number, None) for number in numbers]
         there = [moment for moment in found if moment is not None]
         return torch.stack(there) if len(there) == len(found) else None
 

@@ -678,7 +678,7 @@ def test_pictures_are_computed_in_bfloat16_heads_and_masters_in_float32(name):
 def test_what_was_moved_to_act_is_learned_from_and_not_moved_again(name, monkeypatch):
     def learned(keeps: bool, stranger: bool = False) -> tuple[dict[str, Array], list[int]]:
         agent = made(name)
-        agent.kept = Kept(12) if keeps else None
+        agent.kept = Kept(12 if keeps else 0)
         sizes: list[int] = []
         moved = hardware.moved
 
@@ -708,11 +708,14 @@ def test_what_was_moved_to_act_is_learned_from_and_not_moved_again(name, monkeyp
 
 def test_no_more_is_kept_than_is_needed():
     kept = Kept(3)
-    numbers = np.array([kept.add(torch.full((2,), float(i))) for i in range(5)])
-    assert kept.take(numbers[:3]) is None
-    assert kept.take(numbers[3:]).tolist() == [[3, 3], [4, 4]]
-    assert kept.take(numbers[3:]) is None
+    added = [kept.add(torch.full((2,), float(i)))["moment"] for i in range(5)]
+    early, late = ({"moment": np.stack(part)} for part in (added[:3], added[3:]))
+    assert kept.take(early) is None
+    assert kept.take(late).tolist() == [[3, 3], [4, 4]]
+    assert kept.take(late) is None
     assert not kept.moments
+    assert Kept(0).add(torch.zeros(2)) == {}
+    assert kept.take({}) is None
 
 
 @pytest.mark.parametrize("name", ["a2c", "pqn"])
