@@ -168,7 +168,7 @@ class PQN(Agent):
         loss = 0.5 * mean((q_value - batch["returns"]).square(), batch["weight"])
         self.descent.step(loss, q_value=q_value.mean())
 
-    def publish(self) -> Agent:
+    def actor(self) -> Agent:
         if self.acting is None:
             self.acting = copy.copy(self)
             network = copy.deepcopy(self.network)

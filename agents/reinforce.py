@@ -106,7 +106,7 @@ class Reinforce(PolicyGradient):
         self.descent.step(loss, policy_gradient_loss=-gain, value_loss=value_loss, entropy=entropy)
         return self.descent.metrics(batch)
 
-    def publish(self) -> Agent:
+    def actor(self) -> Agent:
         raise Mistake(
             "the reinforce agent learns only from what its present policy did: set"
             " collect_ahead=false"

@@ -295,7 +295,7 @@ class Agent(ABC):
         Raises NonFinite where a loss or gradient is not a number."""
         return {}
 
-    def publish(self) -> Agent:
+    def actor(self) -> Agent:
         """Return who acts for this agent while it learns: as it does now, with its random numbers
         and its memory of the stream, and the same until this is called again, which brings the one
         returned up to date. Raises Mistake where nobody can."""

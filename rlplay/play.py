@@ -36,12 +36,12 @@ class Ahead:
     """The same stream, played by a thread one horizon ahead of whoever takes it: while the agent
     learns from one horizon, the next one is played.
 
-    Which weights act does not depend on who is faster. Horizon k + 1 is played by what the agent
-    published when horizon k was taken, which is the agent as it was after learning from horizon
-    k - 1; so the data is that of the same schedule without a thread. Nothing that was played ahead
-    is lost: `collected` waits for it, so that a checkpoint can hold it, and a stream that begins
-    with it (`first`) goes on as if nothing had been. An error of the world comes out where the
-    horizon in which it happened would be taken."""
+    Which weights act does not depend on who is faster. Horizon k + 1 is played by `Agent.actor` as
+    it is when horizon k is taken, which is the agent after learning from horizon k - 1; so the data
+    is that of the same schedule without a thread. Nothing that was played ahead is lost:
+    `collected` waits for it, so that a checkpoint can hold it, and a stream that begins with it
+    (`first`) goes on as if nothing had been. An error of the world comes out where the horizon in
+    which it happened would be taken."""
 
     def __init__(
         self, env: Env, agent: Agent, step: Step, horizon: int, first: Sequence[Moment] = ()
@@ -49,7 +49,7 @@ class Ahead:
         """Begin with the moments `first`, after which the world stands at `step`. Raises Mistake
         for an agent that cannot act while it learns."""
         self.agent, self.horizon = agent, horizon
-        self.moments = play(env, agent.publish(), step)
+        self.moments = play(env, agent.actor(), step)
         self.thread = ThreadPoolExecutor(1)
         self.taken: deque[Moment] = deque()
         self.coming: Future[list[Moment]] | None = None
@@ -69,7 +69,7 @@ class Ahead:
 
     def begin(self) -> Future[list[Moment]]:
         """Let the thread play the next horizon, by the agent as it is now."""
-        self.agent.publish()
+        self.agent.actor()
         self.coming = self.thread.submit(lambda: list(islice(self.moments, self.horizon)))
         return self.coming
 
@@ -129,16 +129,17 @@ def unpacked(state: State) -> list[Moment]:
     """Return the moments that were packed."""
     if not state:
         return []
-    step, measures = Step(**state["step"]), state["measures"]
+    leaves: list[Any] = [*Step(**state["step"])]
+    measures, notes = state["measures"], state["notes"]
     count = len(state["action"])
     steps = [
-        Step._make(None if leaf is None else leaf[t] for leaf in step) for t in range(count + 1)
+        Step._make(None if leaf is None else leaf[t] for leaf in leaves) for t in range(count + 1)
     ]
     for t in range(count if measures else 0):
         known = {name: values[t] for name, values in measures.items()}
         steps[t + 1] = steps[t + 1]._replace(measures=known)
     decisions = [
-        Decision(state["action"][t], {name: note[t] for name, note in state["notes"].items()})
+        Decision(state["action"][t], {name: note[t] for name, note in notes.items()})
         for t in range(count)
     ]
     return [

@@ -341,7 +341,7 @@ class PolicyGradient(Agent):
     def tensor(self, array: Array) -> Tensor:
         return hardware.moved(array, self.device)
 
-    def publish(self) -> Agent:
+    def actor(self) -> Agent:
         if self.acting is None:
             self.acting = copy.copy(self)
             self.acting.network = copy.deepcopy(self.network)

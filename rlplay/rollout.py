@@ -69,8 +69,9 @@ class Kept:
     def take(self, notes: Mapping[str, Array]) -> Tensor | None:
         """Return the moments of notes [T, N] as one tensor [T, N, ...], or None where one of them
         was not kept. They are kept no longer."""
-        numbers = notes["moment"][:, 0].tolist() if "moment" in notes else [None]
-        found = [self.moments.pop(number, None) for number in numbers]
+        if "moment" not in notes:
+            return None
+        found = [self.moments.pop(number, None) for number in notes["moment"][:, 0].tolist()]
         there = [moment for moment in found if moment is not None]
         return torch.stack(there) if len(there) == len(found) else None
 

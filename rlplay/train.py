@@ -56,7 +56,7 @@ class Training:
             opponent(experiment, self.env.spec)  # what is wrong with it is said now, not at the end
         self.agent: Agent = lasting(experiment).make(self.env.spec, experiment.seed)
         if experiment.collect_ahead:
-            self.agent.publish()  # who cannot says so now
+            self.agent.actor()  # who cannot says so now
         self.ahead: Ahead | None = None
         self.played: list[Moment] = []  # ahead, before the checkpoint that this goes on from
         self.averages = Averages()

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -74,12 +75,12 @@ def one_after_the_other(name: str, lag: bool = True) -> tuple[list[list[bytes]],
     """The same without a thread: horizon k + 1 is played before horizon k is learned from or, with
     no `lag`, after."""
     env, agent = made(name)
-    moments = play(env, agent.publish() if lag else agent, env.reset(0))
+    moments = play(env, agent.actor() if lag else agent, env.reset(0))
     coming, seen = collect(moments, agent.horizon), []
     for _ in range(8):
         trajectory = coming
         if lag:
-            agent.publish()
+            agent.actor()
             coming = collect(moments, agent.horizon)
         agent.learn(trajectory)
         if not lag:
@@ -289,6 +290,32 @@ def test_signal_loses_nothing_that_was_played_ahead(tmp_path):
     again = resumed(stopped, [], tmp_path)
     assert again.run(again.folder) == 0
     assert end(again) == end(straight)
+
+
+class Wild(gymnasium.Env):
+    """Ends at random, whatever the seed, so it can be saved by nobody."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, os.urandom(1)[0] < 26, False, {}
+
+
+def test_world_that_cannot_be_saved_starts_anew(tmp_path, monkeypatch):
+    registered = gymnasium.envs.registration.EnvSpec("Wild-v1", Wild, nondeterministic=True)
+    monkeypatch.setitem(gymnasium.registry, "Wild-v1", registered)
+    half = session(tmp_path, ["--env.id=Wild-v1", "--num-steps=240"])
+    assert half.run(half.folder) == 0
+    assert "ahead" not in checkpoint.newest(half.folder.checkpoints, pytest.fail)[1]
+    again = resumed(half, ["--env.id=Wild-v1"], tmp_path)
+    assert not again.played
+    assert not again.episodes.running.any()
+    assert again.run(again.folder) == 0
+    assert again.steps == 480
 
 
 def test_longer_training_may_be_asked_of_a_finished_run(tmp_path):

@@ -732,7 +732,7 @@ def test_compiled_network_is_the_same_network(name, monkeypatch):
     for setting in ("off", "default"):
         agent = made(name, compile=setting)
         for seed in range(2):
-            agent.learn(noise(agent.publish(), 6, seed))
+            agent.learn(noise(agent.actor(), 6, seed))
         found.append(weights(agent))
     assert len(calls) == 2, "the learner's and the actor's"
     assert same(*found)
