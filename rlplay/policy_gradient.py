@@ -318,7 +318,7 @@ class PolicyGradient(Agent):
             observation = self.seen(step.observation[:-1])
         first = np.concatenate([np.zeros_like(step.done[:1]), step.done[:-1]])  # [T + 1, N]
         memory, first = notes.get("memory"), self.tensor(first)
-        with torch.inference_mode():
+        with torch.inference_mode():  # by the network of now, also where an older one acted ahead
             if memory is None:
                 bootstrap = self.network(self.seen(step.observation[-1]))[1]
             else:  # what is remembered at the last moment comes from the one before it
@@ -379,7 +379,8 @@ class PolicyGradient(Agent):
         self.num_seen = own["num_seen"]
         self.descent.load_state_dict(own)
         self.random.set_state(torch.from_numpy(np.array(own["random"])))
-        self.shuffling.set_state(torch.from_numpy(np.array(own["shuffling"])))
+        if "shuffling" in own:  # runs of before 2026-11-28 shuffled by the other one
+            self.shuffling.set_state(torch.from_numpy(np.array(own["shuffling"])))
         playing = self.playing if self.recurs else None
         parts = {"observations": self.observations, "rewards": self.rewards, "playing": playing}
         for name, part in parts.items():
