@@ -51,12 +51,6 @@ class A2C(PolicyGradient):
         entropy = mean(policy.entropy(), weight)
         entropy_weight = self.entropy_weight(self.num_seen)
         loss = config.value_weight * value_loss - gain - entropy_weight * entropy
-        norm = self.descend(loss, batch)
-        return {
-            "train/loss": loss.item(),
-            "train/policy_gradient_loss": -gain.item(),
-            "train/value_loss": value_loss.item(),
-            "train/entropy": entropy.item(),
-            "train/explained_variance": explained_variance(batch["value"], returns, weight),
-            "train/grad_norm": norm,
-        }
+        self.descent.step(loss, policy_gradient_loss=-gain, value_loss=value_loss, entropy=entropy)
+        known = explained_variance(batch["value"], returns, weight)
+        return self.descent.metrics(batch) | {"train/explained_variance": known}

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlplay.action_values import check, epsilon_greedy, greedy
 from rlplay.core import Agent, Decision, Mistake, NonFinite, Range, Spec, State, Step, Trajectory
 from rlplay.nets import encoders, hardware, recurrent
+from rlplay.nets.descent import Descent, seeded
 from rlplay.nets.heads import QHead
-from rlplay.nets.optimize import Optimizer
 from rlplay.replay import Batch, Replay, Sequences
 from rlplay.rollout import mean
 from rlplay.schedule import Linear
@@ -90,13 +91,7 @@ class Config:
         """Build the agent. Raises Mistake for continuous actions, for several players, for a
         memory that does not fit or is too small to start learning from, and for a recurrent agent
         that is to learn from anything but whole sequences."""
-        if not spec.num_actions:
-            raise Mistake(
-                f"the dqn agent needs discrete actions, and this env has {spec.action_space}:"
-                " choose another agent with agent.name"
-            )
-        if spec.num_players != 1:
-            raise Mistake("the dqn agent plays alone, but this env has several players")
+        check(self.name, spec)
         if self.learning_starts > self.replay_size:
             raise Mistake(
                 f"learning would never start: agent.learning_starts {self.learning_starts:,} is"
@@ -171,17 +166,9 @@ class DQN(Agent):
         self.device = hardware.device(config.device)
         self.epsilon = Linear(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
         self.num_seen = 0  # agent steps
-        self.num_updates = 0
         self.random = np.random.default_rng([seed, 1])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.online = QNetwork(config, spec).to(self.device)
-        pictures = config.encoder.name != "mlp"
-        hardware.spare_threads(pays=pictures)
-        dtype = hardware.precision(config.precision, self.device, pays=pictures)
-        self.optimizer = Optimizer(
-            self.online, dtype, config.learning_rate, config.adam_eps, config.max_grad_norm
-        )
+        self.online = seeded(lambda: QNetwork(config, spec), seed, self.device)
+        self.descent = Descent(self.online, config, self.device)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.recurs = config.recurrent.name != "none"
         size = self.online.memory_size
@@ -223,11 +210,11 @@ class DQN(Agent):
         with torch.inference_mode():
             observation = torch.from_numpy(step.observation).to(self.device)
             q_values = self.judge(observation, step, explore).cpu().numpy()  # [N, A]
-        action = np.where(step.action_mask, q_values, -np.inf).argmax(1)
         if explore:
-            lots = self.random.random(step.action_mask.shape) * step.action_mask
-            explores = self.random.random(len(action)) < self.epsilon(self.num_seen)
-            action = np.where(explores, lots.argmax(1), action)
+            epsilon = self.epsilon(self.num_seen)
+            action = epsilon_greedy(q_values, step.action_mask, epsilon, self.random)
+        else:
+            action = greedy(q_values, step.action_mask)
         return Decision(action, {"q_values": q_values})
 
     def judge(self, observation: Tensor, step: Step, explore: bool) -> Tensor:
@@ -314,19 +301,9 @@ class DQN(Agent):
     def descend(self, loss: Tensor, q_value: Tensor, batch: dict[str, Tensor]) -> dict[str, float]:
         """Take a step of Adam down the gradient of `loss`. Returns metrics. Where one of them is
         not a number, raises NonFinite and changes nothing."""
-        norm = self.optimizer.step(loss)
-        if not (np.isfinite(norm) and np.isfinite(loss.item())):
-            raise NonFinite(
-                f"loss {loss.item()} or gradient {norm} is not finite",
-                {name: tensor.cpu().numpy() for name, tensor in batch.items()},
-            )
-        self.num_updates += 1
-        return {
-            "train/loss": loss.item(),
-            "train/q_value": q_value.item(),
-            "train/grad_norm": norm,
-            "train/n_updates": self.num_updates,
-        }
+        self.descent.step(loss, q_value=q_value)
+        metrics = self.descent.metrics(batch)
+        return metrics | {"train/n_updates": self.descent.num_updates}
 
     def begin(self) -> None:
         self.showing.forget()
@@ -337,12 +314,11 @@ class DQN(Agent):
 
     def state_dict(self) -> State:
         return {
-            "weights": self.optimizer.weights(),
+            "weights": self.descent.optimizer.weights(),
             "replay": self.replay.state_dict(),
             "agent": {
                 "num_seen": self.num_seen,
-                "num_updates": self.num_updates,
-                "optimizer": self.optimizer.state_dict(),
+                **self.descent.state_dict(),
                 "target": {k: v.float().cpu().numpy() for k, v in self.target.state_dict().items()},
                 "random": self.random.bit_generator.state,
                 "sampling": self.sampling.get_state().numpy(),
@@ -351,11 +327,10 @@ class DQN(Agent):
         }
 
     def load_state_dict(self, state: State) -> None:
-        self.optimizer.load_weights(state["weights"])
+        self.descent.optimizer.load_weights(state["weights"])
         own = state["agent"]
         self.num_seen = own["num_seen"]
-        self.num_updates = own["num_updates"]
-        self.optimizer.load_state_dict(own["optimizer"])
+        self.descent.load_state_dict(own)
         target = {name: torch.from_numpy(np.array(value)) for name, value in own["target"].items()}
         self.target.load_state_dict(target)
         self.random.bit_generator.state = own["random"]

@@ -64,18 +64,18 @@ class PPO(PolicyGradient):
         config, rollout = self.config, self.rollout(trajectory)
         advantage = gae(*rollout.earnings(), config.trace)
         flat = rollout.flat(advantage=advantage, returns=rollout.value[:-1] + advantage)
-        rows: list[dict[str, float]] = []
-        for batch in shuffled(flat, config.batch_size, config.epochs, self.random):
-            rows.append(self.update(batch))
-            if config.max_kl and rows[-1]["train/approx_kl"] > config.max_kl:
+        for batch in shuffled(flat, config.batch_size, config.epochs, self.shuffling):
+            approx_kl = self.update(batch)
+            if config.max_kl and approx_kl > config.max_kl:
                 break
-        metrics = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        metrics = self.descent.metrics(flat)
         known = explained_variance(flat["value"], flat["returns"], flat["weight"])
         clip_range = self.clip_range(self.num_seen)
         return metrics | {"train/explained_variance": known, "train/clip_range": clip_range}
 
-    def update(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        """Make one step of gradient descent on a batch."""
+    def update(self, batch: dict[str, Tensor]) -> Tensor:
+        """Make one step of gradient descent on a batch; return how far the policy had moved before
+        it, Kullback-Leibler divergence, []."""
         config, weight, returns = self.config, batch["weight"], batch["returns"]
         clip_range = self.clip_range(self.num_seen)
         advantage = batch["advantage"]
@@ -94,15 +94,15 @@ class PPO(PolicyGradient):
         entropy = mean(policy.entropy(), weight)
         entropy_weight = self.entropy_weight(self.num_seen)
         loss = config.value_weight * value_loss - gain - entropy_weight * entropy
-        norm = self.descend(loss, batch)
         with torch.no_grad():
-            found = {
-                "train/loss": loss,
-                "train/policy_gradient_loss": -gain,
-                "train/value_loss": value_loss,
-                "train/entropy": entropy,
-                "train/approx_kl": mean(ratio - 1 - log_ratio, weight),
-                "train/clip_fraction": mean(((ratio - 1).abs() > clip_range).float(), weight),
-            }
-            numbers = torch.stack(list(found.values())).tolist()
-        return dict(zip(found, numbers, strict=True), **{"train/grad_norm": norm})
+            approx_kl = mean(ratio - 1 - log_ratio, weight)
+            clip_fraction = mean(((ratio - 1).abs() > clip_range).float(), weight)
+        self.descent.step(
+            loss,
+            policy_gradient_loss=-gain,
+            value_loss=value_loss,
+            entropy=entropy,
+            approx_kl=approx_kl,
+            clip_fraction=clip_fraction,
+        )
+        return approx_kl

@@ -3,6 +3,7 @@ side by side, layer normalization and lambda-returns (Sutton 1988) make up for b
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlplay.core import Agent, Decision, Mistake, NonFinite, Range, Spec, State, Step, Trajectory
+from rlplay.action_values import check, epsilon_greedy, greedy
+from rlplay.core import Agent, Decision, NonFinite, Range, Spec, State, Step, Trajectory
 from rlplay.nets import encoders, hardware
+from rlplay.nets.descent import Descent, seeded
 from rlplay.nets.heads import Float32Linear
-from rlplay.nets.optimize import Optimizer
-from rlplay.rollout import divides, flattened, mean, shuffled
-from rlplay.schedule import Linear
+from rlplay.rollout import Kept, divides, flattened, mean, shuffled
+from rlplay.schedule import Linear, linear
 from rlplay.targets import lambda_return
 
 
@@ -39,8 +41,8 @@ class Config:
     """Step size of Adam at first. Gallici et al. 2024: 2.5e-4, of rectified Adam."""
     learning_rate_end: Annotated[float, Range(0, 1)] = 0.0
     """Step size of Adam after `schedule_steps`."""
-    schedule_steps: Annotated[int, Range(1)] = 10_000_000
-    """Agent steps over which the step size goes to its end."""
+    schedule_steps: Annotated[int, Range(0)] = 0
+    """Agent steps over which the step size goes to its end; 0 for the whole training."""
     adam_eps: Annotated[float, Range(0, 1)] = 1e-5
     """Adam's epsilon."""
     max_grad_norm: Annotated[float, Range(0)] = 10.0
@@ -59,17 +61,14 @@ class Config:
     """auto is CUDA where there is one."""
     precision: hardware.PrecisionName = "auto"
     """auto is bfloat16 for pictures where the processor has it in hardware."""
+    compile: hardware.CompileName = "off"
+    """What torch.compile makes of the network, which takes a minute or more at the start: `default`
+    kernels of its own, `reduce-overhead` on CUDA one graph of them besides."""
 
     def make(self, spec: Spec, seed: int, *, learns: bool = True) -> PQN:
         """Build the agent. Raises Mistake for continuous actions, for several players, and where
         batches do not divide a rollout."""
-        if not spec.num_actions:
-            raise Mistake(
-                f"the pqn agent needs discrete actions, and this env has {spec.action_space}:"
-                " choose another agent with agent.name"
-            )
-        if spec.num_players != 1:
-            raise Mistake("the pqn agent plays alone, but this env has several players")
+        check(self.name, spec)
         if learns:
             divides(self.batch_size, spec.num_envs, self.horizon)
         return PQN(self, spec, seed)
@@ -104,99 +103,95 @@ class PQN(Agent):
         self.config, self.horizon = config, config.horizon
         self.device = hardware.device(config.device)
         self.epsilon = Linear(config.epsilon_start, config.epsilon_end, config.epsilon_steps)
-        self.learning_rate = Linear(
+        self.learning_rate = linear(
             config.learning_rate, config.learning_rate_end, config.schedule_steps
         )
-        self.num_seen = self.num_updates = 0  # agent steps, steps of Adam
+        self.num_seen = 0  # agent steps
         self.random = np.random.default_rng([seed, 1])
         self.shuffling = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = NormalizedQNetwork(config, spec).to(self.device)
-            self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        pictures = config.encoder.name != "mlp"
-        hardware.spare_threads(pays=pictures)
-        dtype = hardware.precision(config.precision, self.device, pays=pictures)
-        self.optimizer = Optimizer(
-            self.network, dtype, config.learning_rate, config.adam_eps, config.max_grad_norm
-        )
+        self.network = seeded(lambda: NormalizedQNetwork(config, spec), seed, self.device)
+        self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.descent = Descent(self.network, config, self.device)
+        hardware.compiled(self.network, config.compile)
+        self.acting: PQN | None = None
+        self.kept = Kept(2 * config.horizon if self.device.type == "cuda" else 0)
 
     def act(self, step: Step, explore: bool = True) -> Decision:
         with torch.inference_mode():
-            observation = torch.from_numpy(step.observation).to(self.device)
+            observation = hardware.moved(step.observation, self.device)
             q_values = self.network(observation).cpu().numpy()  # [N, A]
-        action = np.where(step.action_mask, q_values, -np.inf).argmax(1)
-        if explore:
-            lots = self.random.random(step.action_mask.shape) * step.action_mask
-            explores = self.random.random(len(action)) < self.epsilon(self.num_seen)
-            action = np.where(explores, lots.argmax(1), action)
-        return Decision(action, {"q_values": q_values})
+        if not explore:
+            return Decision(greedy(q_values, step.action_mask), {"q_values": q_values})
+        epsilon = self.epsilon(self.num_seen)
+        action = epsilon_greedy(q_values, step.action_mask, epsilon, self.random)
+        return Decision(action, {"q_values": q_values, **self.kept.add(observation)})
 
     def learn(self, trajectory: Trajectory) -> dict[str, float]:
         """Make all updates on a trajectory [T, N]. Returns metrics, means over the updates."""
         config, (step, decision) = self.config, trajectory
         if not np.isfinite(step.reward).all():
             raise NonFinite("a reward is not finite", {"reward": step.reward})
-        self.num_seen += decision.action.size
-        self.optimizer.set_learning_rate(self.learning_rate(self.num_seen))
+        learning_rate = self.learning_rate(self.num_seen)
+        self.descent.optimizer.set_learning_rate(learning_rate)
         with torch.inference_mode():
-            last = self.network(torch.from_numpy(step.observation[-1]).to(self.device))
+            last = self.network(hardware.moved(step.observation[-1], self.device))
         q_values = np.concatenate([decision.notes["q_values"], last.cpu().numpy()[None]])
         value = np.where(step.action_mask, q_values, -np.inf).max(2)  # [T + 1, N]
         arrays = (step.reward[1:, :, 0], config.discount * step.discount[1:], value)
         earnings = [torch.from_numpy(array) for array in arrays]
         live = torch.from_numpy(~step.done[:-1])
         returns = lambda_return(*earnings, live=live, trace=config.trace)
+        observation = self.kept.take(decision.notes)
+        if observation is None:
+            observation = hardware.moved(step.observation[:-1], self.device)
         columns = {
-            "observation": torch.from_numpy(step.observation[:-1]),
+            "observation": observation,
             "action": torch.from_numpy(decision.action),
             "returns": returns,
             "weight": live.float(),
         }
         flat = flattened({name: column.to(self.device) for name, column in columns.items()})
-        batches = shuffled(flat, config.batch_size, config.epochs, self.shuffling)
-        rows = [self.update(batch) for batch in batches]
-        metrics = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        for batch in shuffled(flat, config.batch_size, config.epochs, self.shuffling):
+            self.update(batch)
+        metrics = self.descent.metrics(flat)
+        self.num_seen += decision.action.size
         return metrics | {
             "rollout/exploration_rate": self.epsilon(self.num_seen),
-            "train/learning_rate": self.learning_rate(self.num_seen),
-            "train/n_updates": self.num_updates,
+            "train/learning_rate": learning_rate,
+            "train/n_updates": self.descent.num_updates,
         }
 
-    def update(self, batch: dict[str, Tensor]) -> dict[str, float]:
+    def update(self, batch: dict[str, Tensor]) -> None:
         """Make one step of gradient descent on a batch."""
         q_values = self.network(batch["observation"])
         q_value = q_values.gather(1, batch["action"][:, None])[:, 0]
         loss = 0.5 * mean((q_value - batch["returns"]).square(), batch["weight"])
-        norm = self.optimizer.step(loss)
-        if not (np.isfinite(norm) and np.isfinite(loss.item())):
-            raise NonFinite(
-                f"loss {loss.item()} or gradient {norm} is not finite",
-                {name: tensor.cpu().numpy() for name, tensor in batch.items()},
-            )
-        self.num_updates += 1
-        return {
-            "train/loss": loss.item(),
-            "train/q_value": q_value.mean().item(),
-            "train/grad_norm": norm,
-        }
+        self.descent.step(loss, q_value=q_value.mean())
+
+    def actor(self) -> Agent:
+        if self.acting is None:
+            self.acting = copy.copy(self)
+            network = copy.deepcopy(self.network)
+            self.acting.network = hardware.compiled(network, self.config.compile)
+        self.acting.network.load_state_dict(self.network.state_dict())
+        self.acting.num_seen = self.num_seen
+        return self.acting
 
     def state_dict(self) -> State:
         return {
-            "weights": self.optimizer.weights(),
+            "weights": self.descent.optimizer.weights(),
             "agent": {
                 "num_seen": self.num_seen,
-                "num_updates": self.num_updates,
-                "optimizer": self.optimizer.state_dict(),
+                **self.descent.state_dict(),
                 "random": self.random.bit_generator.state,
                 "shuffling": self.shuffling.get_state().numpy(),
             },
         }
 
     def load_state_dict(self, state: State) -> None:
-        self.optimizer.load_weights(state["weights"])
+        self.descent.optimizer.load_weights(state["weights"])
         own = state["agent"]
-        self.num_seen, self.num_updates = own["num_seen"], own["num_updates"]
-        self.optimizer.load_state_dict(own["optimizer"])
+        self.num_seen = own["num_seen"]
+        self.descent.load_state_dict(own)
         self.random.bit_generator.state = own["random"]
         self.shuffling.set_state(torch.from_numpy(np.array(own["shuffling"])))

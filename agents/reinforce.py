@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from rlplay import policy_gradient
-from rlplay.core import Array, Decision, Range, Spec, State, Step, Trajectory
+from rlplay.core import Agent, Array, Decision, Mistake, Range, Spec, State, Step, Trajectory
 from rlplay.policy_gradient import PolicyGradient
 from rlplay.rollout import mean, normalized
 from rlplay.targets import lambda_return
@@ -35,6 +35,9 @@ class Config(policy_gradient.Config):
     """The same after `schedule_steps`."""
     num_episodes: Annotated[int, Range(1)] = 8
     """Episodes in one update, at least."""
+    longest_episode: Annotated[int, Range(1)] = 30_000
+    """Agent steps after which an episode that goes on is a mistake: it could not be learned from
+    before its end, and would fill the memory."""
     baseline: bool = True
     """Learn the value of what is seen, and compare returns with it."""
     value_weight: Annotated[float, Range(0)] = 0.5
@@ -57,6 +60,7 @@ class Reinforce(PolicyGradient):
         """Remember a trajectory [T, N] and make an update where enough episodes are over."""
         self.waiting.append(after(trajectory, 0))
         ended = chained([part.step.done for part in self.waiting])[1:]  # [T, N]
+        self.check_ends(ended)
         new = np.arange(len(ended))[:, None] >= self.learned  # [T, N] not yet learned from
         if (ended & new).sum() < self.config.num_episodes:
             return {}
@@ -68,6 +72,17 @@ class Reinforce(PolicyGradient):
         self.learned = begins - first
         self.waiting = [after(trajectory, first)] if first < len(ended) else []
         return metrics
+
+    def check_ends(self, ended: Array) -> None:
+        """Raise Mistake where an episode goes on for too long, of moments [T, N] bool that ended
+        one."""
+        longest, last = self.config.longest_episode, ended[::-1].argmax(0)
+        if np.where(ended.any(0), last, len(ended)).max() > longest:
+            raise Mistake(
+                f"the reinforce agent learns from whole episodes, and one has not ended after"
+                f" {longest:,} agent steps: set env.max_steps, a larger agent.longest_episode, or"
+                " agent.name=a2c"
+            )
 
     def update(self, trajectory: Trajectory, whole: Array) -> dict[str, float]:
         """Make one step of gradient descent on the decisions in `whole` episodes, [T, N] bool."""
@@ -88,14 +103,14 @@ class Reinforce(PolicyGradient):
         entropy = mean(policy.entropy(), weight)
         loss = config.value_weight * value_loss - gain
         loss = loss - self.entropy_weight(self.num_seen) * entropy
-        norm = self.descend(loss, batch)
-        return {
-            "train/loss": loss.item(),
-            "train/policy_gradient_loss": -gain.item(),
-            "train/value_loss": value_loss.item(),
-            "train/entropy": entropy.item(),
-            "train/grad_norm": norm,
-        }
+        self.descent.step(loss, policy_gradient_loss=-gain, value_loss=value_loss, entropy=entropy)
+        return self.descent.metrics(batch)
+
+    def actor(self) -> Agent:
+        raise Mistake(
+            "the reinforce agent learns only from what its present policy did: set"
+            " collect_ahead=false"
+        )
 
     def cut(self) -> None:
         super().cut()

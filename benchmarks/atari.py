@@ -127,7 +127,7 @@ def rlplay_speed(options: Options) -> dict:
     watch = Stopwatch(options.seconds, env=(training.env, "step"), act=(agent, "act"),
                       add=(agent.replay, "add"), sample=(agent.replay, "sample"),
                       update=(agent, "update"))  # fmt: skip
-    next(steps for steps in learning(training) if watch.over(agent.num_updates, steps))
+    next(steps for steps in learning(training) if watch.over(agent.descent.num_updates, steps))
     return watch.report() | memory(agent.replay.ring)
 
 
@@ -136,7 +136,7 @@ def rlplay_on_policy(options: Options) -> dict:
     agent: Any = training.agent
     watch = Stopwatch(options.seconds, env=(training.env, "step"), act=(agent, "act"),
                       update=(agent, "learn"))  # fmt: skip
-    next(steps for steps in learning(training) if watch.over(agent.num_updates, steps))
+    next(steps for steps in learning(training) if watch.over(agent.descent.num_updates, steps))
     return watch.report()
 
 

@@ -13,12 +13,10 @@ is faster there), no Text and no composite actions. Of `info` it reads only "act
 from __future__ import annotations
 
 import importlib
-import math
 import operator
 import os
 import re
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -26,9 +24,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
-from PIL import Image
 
-from envs import _toy_text
+from envs import _gymnasium_spaces, _toy_text
 from rlplay.core import Array, Env, Mistake, Range, Spec, State, Step, check_action, nearest
 
 Arrival = tuple[Any, Any, bool, bool, dict[str, Any]]
@@ -97,9 +94,8 @@ class GymnasiumEnv:
 
     def __init__(self, config: Config, envs: list[gymnasium.Env[Any, Any]]) -> None:
         first = envs[0]
-        seen = _observed(*_view(first.observation_space, config), config)
-        observation_space, self._view = _resized(*seen, config)
-        action_space, self._first_action = _choices(first.action_space, config)
+        observation_space, self._view = _gymnasium_spaces.shown(first.observation_space, config)
+        action_space, self._first_action = _gymnasium_spaces.choices(first.action_space, config)
         self.spec = Spec(
             num_envs=len(envs),
             observation_space=observation_space,
@@ -135,10 +131,18 @@ class GymnasiumEnv:
         return self._show(arrivals)
 
     def render(self) -> Array:
-        """Return env 0 as a picture, [H, W, 3] uint8."""
+        """Return env 0 as a picture, [H, W, 3] uint8. Raises Mistake where MuJoCo cannot draw."""
         if self._envs[0].render_mode is None:
             raise RuntimeError("only an env made with render=True can be drawn")
-        return np.asarray(self._envs[0].render(), np.uint8)
+        try:
+            return np.asarray(self._envs[0].render(), np.uint8)
+        except Exception as error:
+            if "mujoco" not in type(self._envs[0].unwrapped).__module__:
+                raise
+            raise Mistake(
+                f"MuJoCo finds no OpenGL to draw {self._id} with ({error}): set the environment"
+                " variable MUJOCO_GL=egl or MUJOCO_GL=osmesa, or add --recording.max-steps 0"
+            ) from error
 
     def state_dict(self) -> State:
         """Return what each world has been through in its current episode, and what it shows now."""
@@ -327,124 +331,3 @@ def _registered(id: str) -> EnvSpec:
     except gymnasium.error.Error as error:
         near = nearest(name, list(gymnasium.registry))
         raise Mistake(f"Gymnasium has no env.id={id}{near}") from error
-
-
-def _choices(space: spaces.Space[Any], config: Config) -> tuple[spaces.Space[Any], Any]:
-    """Return the space of what agents choose from, counted from 0, and what the world calls 0."""
-    if isinstance(space, spaces.Discrete):
-        return spaces.Discrete(int(space.n)), int(space.start)
-    if isinstance(space, spaces.MultiDiscrete):
-        return spaces.MultiDiscrete(space.nvec), space.start
-    if isinstance(space, spaces.MultiBinary):
-        return spaces.MultiDiscrete(np.full(space.shape, 2)), 0
-    if isinstance(space, spaces.Box):
-        return space, space.dtype.type(0)
-    raise Mistake(
-        f"{config.id} has {space} actions; only Discrete, MultiDiscrete, MultiBinary and Box can be"
-        " played"
-    )
-
-
-def _view(
-    space: spaces.Space[Any], config: Config
-) -> tuple[spaces.Space[Any], Callable[[Any], Any]]:
-    """Return the space of what agents see, and how to see a world's observation that way: one part
-    of a Dict or all as one vector, a Discrete counted from 0, several as the digits of one, a
-    picture as [C, H, W]. A picture is a Box of three axes of which the last is 1, 3 or 4 long and
-    the shortest: it is read as [H, W, C]."""
-    key = config.observation_key
-    pick: Callable[[Any], Any] = operator.itemgetter(key) if key else lambda seen: seen
-    if isinstance(space, spaces.Dict):
-        if not key and all(map(_plain, space.values())):
-            whole = space
-            vector: Any = spaces.flatten_space(whole)
-            return vector, lambda seen: spaces.flatten(whole, seen)
-        if key not in space.spaces:
-            keys = ", ".join(space.spaces)
-            raise Mistake(f"{config.id} shows a Dict: set env.observation_key to one of {keys}")
-        space = space[key]
-    elif key:
-        raise Mistake(f"{config.id} does not show a Dict: leave env.observation_key out")
-    if isinstance(space, spaces.Discrete):
-        start = int(space.start)
-        return spaces.Discrete(int(space.n)), lambda seen: pick(seen) - start
-    if (digits := _digits(space)) is not None:
-        sizes, starts = np.array(digits, np.int64).reshape(-1, 2).T
-        if (total := math.prod(sizes.tolist())) > 2**62:
-            raise Mistake(f"{config.id} shows {space}, too many states to be one Discrete space")
-        worth = total // np.cumprod(sizes)  # of one more in each digit
-        return spaces.Discrete(total), lambda seen: (_flat(pick(seen)) - starts) @ worth
-    if not isinstance(space, spaces.Box):
-        raise Mistake(
-            f"{config.id} shows {space}; agents see only Box and Discrete, and what is made of"
-            " Discrete parts"
-        )
-    shape = space.shape
-    if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[2] < min(shape[:2]):
-        low, high = (np.moveaxis(bound, 2, 0) for bound in (space.low, space.high))
-        picture = spaces.Box(low, high, dtype=space.dtype.type)
-        return picture, lambda seen: np.moveaxis(pick(seen), 2, 0)
-    return space, pick
-
-
-def _observed(
-    space: spaces.Space[Any], view: Callable[[Any], Any], config: Config
-) -> tuple[spaces.Space[Any], Callable[[Any], Any]]:
-    """Return the same, of those numbers of a vector that the agent is to see."""
-    kept = list(config.observed)
-    if not kept:
-        return space, view
-    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or max(kept) >= space.shape[0]:
-        raise Mistake(f"env.observed {kept} are no numbers of {config.id}'s observations, {space}")
-    seen = spaces.Box(space.low[kept], space.high[kept], dtype=space.dtype.type)
-    return seen, lambda shown: np.asarray(view(shown))[kept]
-
-
-def _resized(
-    space: spaces.Space[Any], view: Callable[[Any], Any], config: Config
-) -> tuple[spaces.Space[Any], Callable[[Any], Any]]:
-    """Return the same, of pictures [C, H, W] brought to the size that the agent is to see."""
-    size = config.frame_size
-    if not size:
-        return space, view
-    if not isinstance(space, spaces.Box) or len(space.shape) != 3 or space.dtype != np.uint8:
-        raise Mistake(
-            f"env.frame_size is for pictures of numbers from 0 to 255, and {config.id} shows"
-            f" {space}: leave env.frame_size out"
-        )
-    form, area = (size, size), Image.Resampling.BOX
-    picture = spaces.Box(0, 255, (space.shape[0], *form), np.uint8)
-    return picture, lambda seen: np.array(
-        [np.asarray(Image.fromarray(plane).resize(form, area)) for plane in view(seen)]
-    )
-
-
-def _plain(space: spaces.Space[Any]) -> bool:
-    """Tell whether a space is of numbers that can stand in one vector with others."""
-    if isinstance(space, spaces.Box):
-        return len(space.shape) <= 1
-    if isinstance(space, spaces.Dict):
-        return all(map(_plain, space.values()))
-    return isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
-
-
-def _digits(space: spaces.Space[Any]) -> list[tuple[int, int]] | None:
-    """Return the size and the first value of each number in a space made of Discrete parts, row by
-    row; None for another space."""
-    if isinstance(space, spaces.Discrete):
-        return [(int(space.n), int(space.start))]
-    if isinstance(space, spaces.MultiDiscrete):
-        return list(zip(space.nvec.ravel().tolist(), space.start.ravel().tolist(), strict=True))
-    if isinstance(space, spaces.MultiBinary):
-        return [(2, 0)] * math.prod(space.shape)
-    if isinstance(space, spaces.Tuple):
-        parts = [_digits(part) for part in space]
-        return None if None in parts else [digit for part in parts for digit in part or ()]
-    return None
-
-
-def _flat(seen: Any) -> Array:
-    """Return the numbers in an observation made of Discrete parts, [D] int64."""
-    if isinstance(seen, tuple):
-        return np.concatenate([_flat(part) for part in seen])
-    return np.ravel(seen).astype(np.int64)

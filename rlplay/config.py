@@ -64,6 +64,9 @@ class Experiment:
     """Length of the training, agent steps over all envs."""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 0
     """The one seed of everything random in the training."""
+    collect_ahead: bool = False
+    """Play the next horizon while the last one is learned from, in a thread, by the agent as it was
+    before that learning: for ppo, a2c and pqn, where a second processor is idle."""
     log_every: Annotated[int, Range(1)] = 10_000
     """Agent steps between two lines of the log."""
     evaluate_every: Annotated[int, Range(0)] = 0

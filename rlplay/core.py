@@ -295,6 +295,14 @@ class Agent(ABC):
         Raises NonFinite where a loss or gradient is not a number."""
         return {}
 
+    def actor(self) -> Agent:
+        """Return who acts for this agent while it learns: as it does now, with its random numbers
+        and its memory of the stream, and the same until this is called again, which brings the one
+        returned up to date. Raises Mistake where nobody can."""
+        raise Mistake(
+            "this agent cannot act while it learns as ppo, a2c and pqn can: set collect_ahead=false"
+        )
+
     def cut(self) -> None:
         """The world is about to start anew: the next step does not follow from the last one."""
         return None

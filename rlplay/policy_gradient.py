@@ -8,6 +8,7 @@ player loses.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -32,12 +33,12 @@ from rlplay.core import (
     Trajectory,
 )
 from rlplay.nets import encoders, hardware, recurrent
+from rlplay.nets.descent import Descent, seeded
 from rlplay.nets.distributions import Categorical, Distribution, Gaussian
 from rlplay.nets.heads import PolicyHead, ValueHead
-from rlplay.nets.optimize import Optimizer
 from rlplay.normalize import Observations, Rewards
-from rlplay.rollout import Rollout, earned
-from rlplay.schedule import Linear
+from rlplay.rollout import Kept, Rollout, earned
+from rlplay.schedule import Linear, linear
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ class Config:
     """Weight of the policy's entropy, that keeps it trying, beside its gain, at first."""
     entropy_weight_end: Annotated[float, Range(0)] = 0.01
     """The same after `schedule_steps`."""
-    schedule_steps: Annotated[int, Range(1)] = 10_000_000
-    """Agent steps over which settings go from their first value to their `_end`."""
+    schedule_steps: Annotated[int, Range(0)] = 0
+    """Agent steps over which settings go from their first value to their `_end`; 0 for the whole
+    training."""
     adam_eps: Annotated[float, Range(0, 1)] = 1e-5
     """Adam's epsilon. Huang et al. 2022: 1e-5."""
     max_grad_norm: Annotated[float, Range(0)] = 0.5
@@ -86,6 +88,9 @@ class Config:
     """auto is CUDA where there is one."""
     precision: hardware.PrecisionName = "auto"
     """auto is bfloat16 for pictures where the processor has it in hardware."""
+    compile: hardware.CompileName = "off"
+    """What torch.compile makes of the network, which takes a minute or more at the start: `default`
+    kernels of its own, `reduce-overhead` on CUDA one graph of them besides."""
 
     def check(self, spec: Spec) -> None:
         """Raise Mistake for a world that no policy gradient can learn in."""
@@ -200,31 +205,29 @@ class PolicyGradient(Agent):
         config.check(spec)
         self.settings, self.spec, self.horizon = config, spec, config.horizon
         self.device = hardware.device(config.device)
-        self.num_seen = self.num_updates = 0  # agent steps, steps of Adam
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = Network(config, spec, valued).to(self.device)
-            self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        pictures = config.encoder.name != "mlp"
-        hardware.spare_threads(pays=pictures)
-        dtype = hardware.precision(config.precision, self.device, pays=pictures)
+        self.num_seen = 0  # agent steps
+        self.network = seeded(lambda: Network(config, spec, valued), seed, self.device)
+        self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.descent = Descent(self.network, config, self.device)
+        hardware.compiled(self.network, config.compile)
         self.recurs = config.recurrent.name != "none"
         size = self.network.memory_size
         self.playing = recurrent.Stream(size, self.device)  # is saved
         self.showing = recurrent.Stream(size, self.device)  # without exploring: leaves no trace
-        self.optimizer = Optimizer(
-            self.network, dtype, config.learning_rate, config.adam_eps, config.max_grad_norm
-        )
         self.learning_rate = self.schedule(config.learning_rate, config.learning_rate_end)
         self.entropy_weight = self.schedule(config.entropy_weight, config.entropy_weight_end)
-        self.random = torch.Generator().manual_seed(seed)
+        self.random = torch.Generator().manual_seed(seed)  # to act; another to learn, for both may
+        self.shuffling = torch.Generator().manual_seed(seed)  # happen at once
+        self.acting: PolicyGradient | None = None
         shape = spec.observation_space.shape or ()
         self.observations = Observations(shape) if config.normalize_observations else None
         rewards = Rewards(spec.num_envs, config.discount) if config.normalize_rewards else None
         self.rewards = rewards
+        keeps = self.device.type == "cuda" and self.observations is None
+        self.kept = Kept(2 * config.horizon if keeps else 0)
 
     def schedule(self, start: float, end: float) -> Linear:
-        return Linear(start, end, self.settings.schedule_steps)
+        return linear(start, end, self.settings.schedule_steps)
 
     def act(self, step: Step, explore: bool = True) -> Decision:
         stream = self.playing if explore else self.showing
@@ -237,6 +240,8 @@ class PolicyGradient(Agent):
             if memory is not None and after is not None:
                 stream.remember(step, after)
                 notes |= {"memory": memory} if explore else {}
+            if self.observations is not None and explore:
+                notes["seen"] = observation
             if isinstance(policy, Categorical):
                 notes["policy"] = policy.probs
             else:
@@ -247,7 +252,8 @@ class PolicyGradient(Agent):
         if isinstance(space, Box):
             middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
             chosen = np.clip(middle + half * chosen, space.low, space.high).astype(np.float32)
-        return Decision(chosen, {name: note.cpu().numpy() for name, note in notes.items()})
+        told = {name: note.cpu().numpy() for name, note in notes.items()}
+        return Decision(chosen, told | (self.kept.add(observation) if explore else {}))
 
     def judge(self, batch: dict[str, Tensor]) -> tuple[Distribution, Tensor]:
         """Return what the network says of a batch: the policy, and the values [B]."""
@@ -259,12 +265,12 @@ class PolicyGradient(Agent):
         """Return observations [..., *shape] as the network sees them."""
         if self.observations is not None:
             observation = self.observations.normalized(observation)
-        return torch.from_numpy(observation).to(self.device)
+        return self.tensor(observation)
 
     def legal(self, mask: Array) -> Tensor | None:
         """Return the legal actions [..., A], or None where all of them are."""
         everything = not isinstance(self.spec.action_space, Discrete) or mask.all()
-        return None if everything else torch.from_numpy(mask).to(self.device)
+        return None if everything else self.tensor(mask)
 
     def learn(self, trajectory: Trajectory) -> dict[str, float]:
         """Improve by a trajectory [T, N]. Returns metrics. Raises NonFinite where a reward or a
@@ -283,18 +289,20 @@ class PolicyGradient(Agent):
         over = step.done
         if self.rewards is not None:
             self.rewards.add_rewards(earned(step), ~over[:-1], over[1:])
-        self.num_seen += over[1:].size
-        self.optimizer.set_learning_rate(self.learning_rate(self.num_seen))
+        learning_rate = self.learning_rate(self.num_seen)
+        self.descent.optimizer.set_learning_rate(learning_rate)
         metrics = self.improve(trajectory)
+        self.num_seen += over[1:].size
         if self.observations is not None and metrics:  # what waits was acted by the old ones
             shape = self.observations.mean.shape
             self.observations.add(step.observation[:-1].reshape(-1, *shape))
-        counts = {"train/n_updates": self.num_updates} if metrics else {}
-        return {**metrics, **counts, "train/learning_rate": self.learning_rate(self.num_seen)}
+        counts = {"train/n_updates": self.descent.num_updates} if metrics else {}
+        return {**metrics, **counts, "train/learning_rate": learning_rate}
 
     @abstractmethod
     def improve(self, trajectory: Trajectory) -> dict[str, float]:
-        """Make the updates that are due; return metrics of them, none where none were due."""
+        """Make the updates that are due, by the schedules as they stand at `num_seen`; return
+        metrics of them, none where none were due."""
 
     def rollout(self, trajectory: Trajectory) -> Rollout:
         """Return a trajectory as tensors."""
@@ -305,9 +313,12 @@ class PolicyGradient(Agent):
         if self.rewards is not None:
             reward = self.rewards.normalized(reward)
         notes = {name: self.tensor(note) for name, note in decision.notes.items()}
+        observation = notes.get("seen", self.kept.take(decision.notes))
+        if observation is None:
+            observation = self.seen(step.observation[:-1])
         first = np.concatenate([np.zeros_like(step.done[:1]), step.done[:-1]])  # [T + 1, N]
         memory, first = notes.get("memory"), self.tensor(first)
-        with torch.inference_mode():
+        with torch.inference_mode():  # by the network of now, also where an older one acted ahead
             if memory is None:
                 bootstrap = self.network(self.seen(step.observation[-1]))[1]
             else:  # what is remembered at the last moment comes from the one before it
@@ -315,7 +326,7 @@ class PolicyGradient(Agent):
                 bootstrap = self.network(latest, None, memory[-1], first[-2:].flatten())[1]
                 bootstrap = bootstrap[len(memory[-1]) :]
         return Rollout(
-            observation=self.seen(step.observation[:-1]),
+            observation=observation,
             mask=self.legal(step.action_mask[:-1]),
             sample=notes["sample"] if "sample" in notes else self.tensor(decision.action),
             log_prob=notes["log_prob"],
@@ -328,19 +339,16 @@ class PolicyGradient(Agent):
         )
 
     def tensor(self, array: Array) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return hardware.moved(array, self.device)
 
-    def descend(self, loss: Tensor, batch: dict[str, Tensor]) -> float:
-        """Take a step of Adam down the gradient of `loss`, which is of a `batch`; return the norm
-        of the gradient. Where one of them is not a number, raises NonFinite and changes nothing."""
-        norm = self.optimizer.step(loss)
-        if not (np.isfinite(norm) and np.isfinite(loss.item())):
-            raise NonFinite(
-                f"loss {loss.item()} or gradient {norm} is not finite",
-                {name: tensor.detach().cpu().numpy() for name, tensor in batch.items()},
-            )
-        self.num_updates += 1
-        return norm
+    def actor(self) -> Agent:
+        if self.acting is None:
+            self.acting = copy.copy(self)
+            self.acting.network = copy.deepcopy(self.network)
+            hardware.compiled(self.acting.network, self.settings.compile)
+        self.acting.network.load_state_dict(self.network.state_dict())
+        self.acting.observations = copy.deepcopy(self.observations)
+        return self.acting
 
     def cut(self) -> None:
         self.playing.forget()
@@ -353,9 +361,9 @@ class PolicyGradient(Agent):
     def state_dict(self) -> State:
         own = {
             "num_seen": self.num_seen,
-            "num_updates": self.num_updates,
-            "optimizer": self.optimizer.state_dict(),
+            **self.descent.state_dict(),
             "random": self.random.get_state().numpy(),
+            "shuffling": self.shuffling.get_state().numpy(),
         }
         if self.observations is not None:
             own["observations"] = self.observations.state_dict()
@@ -363,14 +371,16 @@ class PolicyGradient(Agent):
             own["rewards"] = self.rewards.state_dict()
         if self.recurs:
             own["playing"] = self.playing.state_dict()
-        return {"weights": self.optimizer.weights(), "agent": own}
+        return {"weights": self.descent.optimizer.weights(), "agent": own}
 
     def load_state_dict(self, state: State) -> None:
-        self.optimizer.load_weights(state["weights"])
+        self.descent.optimizer.load_weights(state["weights"])
         own = state["agent"]
-        self.num_seen, self.num_updates = own["num_seen"], own["num_updates"]
-        self.optimizer.load_state_dict(own["optimizer"])
+        self.num_seen = own["num_seen"]
+        self.descent.load_state_dict(own)
         self.random.set_state(torch.from_numpy(np.array(own["random"])))
+        if "shuffling" in own:  # runs of before 2026-11-28 shuffled by the other one
+            self.shuffling.set_state(torch.from_numpy(np.array(own["shuffling"])))
         playing = self.playing if self.recurs else None
         parts = {"observations": self.observations, "rewards": self.rewards, "playing": playing}
         for name, part in parts.items():

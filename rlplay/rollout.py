@@ -3,7 +3,10 @@ batches, and means over those of its decisions that count. Knows neither agents 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +42,38 @@ class Rollout(NamedTuple):
         named = {name: getattr(self, name) for name in names} | columns
         named |= {"value": self.value[:-1], "weight": self.live.float()}
         return flattened({name: x for name, x in named.items() if x is not None})
+
+
+class Kept:
+    """What an agent was shown and has moved to its device to act, to be learned from without being
+    moved again. Moments are numbered, and the number is a note of what was decided."""
+
+    def __init__(self, most: int) -> None:
+        """Keep at most so many moments; 0 for none, where moving costs nothing."""
+        self.most = most
+        self.moments: OrderedDict[int, Tensor] = OrderedDict()  # [N, ...] by number
+        # No two processes count the same, for what one has decided another may learn from.
+        self.numbers = count(int.from_bytes(os.urandom(6), "big"))
+
+    def add(self, observation: Tensor) -> dict[str, Array]:
+        """Keep what N envs show at one moment [N, ...]; return the note, empty where none is
+        needed."""
+        if not self.most:
+            return {}
+        number = next(self.numbers)
+        self.moments[number] = observation
+        while len(self.moments) > self.most:
+            self.moments.popitem(last=False)
+        return {"moment": np.full(len(observation), number)}
+
+    def take(self, notes: Mapping[str, Array]) -> Tensor | None:
+        """Return the moments of notes [T, N] as one tensor [T, N, ...], or None where one of them
+        was not kept. They are kept no longer."""
+        if "moment" not in notes:
+            return None
+        found = [self.moments.pop(number, None) for number in notes["moment"][:, 0].tolist()]
+        there = [moment for moment in found if moment is not None]
+        return torch.stack(there) if len(there) == len(found) else None
 
 
 def earned(step: Step) -> Array:

@@ -40,7 +40,8 @@ from rlplay.settings import to_dict
 
 PACKAGES = ("rlplay", "torch", "numpy", "gymnasium", "ale-py", "stable-baselines3", "pettingzoo")
 
-
+UNPLAYED = ("replay", "ahead")
+"""The parts of a checkpoint that only training needs."""
 SCORES = ("eval/mean_reward", "rollout/ep_score_mean", "test/goal", "validation/goal")
 """What a run is scored by: the first of these that it has."""
 
@@ -273,14 +274,14 @@ def single_env(experiment: Experiment, render: bool = False) -> Iterator[Env]:
 def load_parts(run: Run, which: str, announce: Callable[[str], None]) -> dict[str, State]:
     """Return what an agent needs to play: a checkpoint without its memory."""
     if not which:
-        return checkpoint.newest(run.checkpoints, announce, without=["replay"])[1]
+        return checkpoint.newest(run.checkpoints, announce, UNPLAYED)[1]
     there = checkpoint.names(run.checkpoints)
     there += ["best"] * (run.checkpoints / "best").is_dir()
     name = which.zfill(9) if which.isdigit() else which
     if not (run.checkpoints / name).is_dir():
         raise Mistake(f"run {run.name} has no checkpoint {which!r}; it has {', '.join(there)}")
     try:
-        return checkpoint.load(run.checkpoints / name, without=["replay"])
+        return checkpoint.load(run.checkpoints / name, UNPLAYED)
     except checkpoint.Damaged as damage:
         raise Mistake(f"checkpoint {name} of run {run.name} is damaged: {damage}") from damage
 

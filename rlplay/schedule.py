@@ -28,6 +28,12 @@ class Linear:
         return (1 - progress) * self.start + progress * self.end
 
 
+def linear(start: float, end: float, duration: int) -> Linear:
+    """Return a straight line; one of duration 0, for a length that is not known, never leaves its
+    start."""
+    return Linear(start, end if duration else start, max(duration, 1))
+
+
 @dataclass(frozen=True)
 class Decay:
     """A factor on the learning rate over a training: a warm-up from 0 to 1, then 1 at first and

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from rlplay import checkpoint, config, evaluate, maps, match, record, run
 from rlplay.config import Experiment
-from rlplay.core import Agent, Env, Mistake, NonFinite, Spec, State
+from rlplay.core import Agent, AgentConfig, Env, Mistake, NonFinite, Spec, State
 from rlplay.metrics import Averages, Episodes
-from rlplay.play import collect, play
+from rlplay.play import Ahead, Moment, collect, packed, play, unpacked
 from rlplay.session import Interrupt, Interrupted, Table, keep_batch
 
 MAX_DRAWN = 3000
@@ -52,7 +54,11 @@ class Training:
         self.env: Env = experiment.env.make()
         if self.env.spec.num_players > 1 and experiment.evaluation.num_episodes:
             opponent(experiment, self.env.spec)  # what is wrong with it is said now, not at the end
-        self.agent: Agent = experiment.agent.make(self.env.spec, experiment.seed)
+        self.agent: Agent = lasting(experiment).make(self.env.spec, experiment.seed)
+        if experiment.collect_ahead:
+            self.agent.actor()  # who cannot says so now
+        self.ahead: Ahead | None = None
+        self.played: list[Moment] = []  # ahead, before the checkpoint that this goes on from
         self.averages = Averages()
         self.episodes = Episodes(self.env.spec, self.averages)
         self.steps = 0  # agent steps over all envs
@@ -95,13 +101,15 @@ class Training:
         """Continue where the checkpoint stands."""
         own = parts["train"]
         self.steps, self.seconds, self.best = own["steps"], own["seconds"], own["best"]
-        self.agent.load_state_dict({k: v for k, v in parts.items() if k not in ("train", "env")})
+        others = ("train", "env", "ahead")
+        self.agent.load_state_dict({k: v for k, v in parts.items() if k not in others})
         self.episodes.load_state_dict(own["episodes"])
         self.averages.load_state_dict(own["averages"])
         if own["replay_left_out"]:
             self.announce("the replay memory was not saved: it starts empty and fills up again")
         if self.env.spec.exact_resume:
             self.first_step = self.env.load_state_dict(parts["env"])
+            self.played = unpacked(parts.get("ahead", {}))
         else:
             self.announce("this world cannot be saved: its episodes start anew")
             self.agent.cut()
@@ -139,6 +147,8 @@ class Training:
                 self.announce(keep_batch(error, folder.folder))
                 return 1
             finally:
+                if self.ahead is not None:
+                    self.ahead.close()
                 self.log.close()
                 self.env.close()
         return 128 + self.interrupt.signal if self.interrupt.signal else 0
@@ -146,7 +156,7 @@ class Training:
     def learn(self) -> None:
         """Play and learn until `num_steps`, or until a signal."""
         experiment, agent = self.experiment, self.agent
-        moments = self.episodes.listen(play(self.env, agent, self.first_step))
+        moments = self.episodes.listen(self.stream())
         self.logged = (self.steps, self.seconds)
         self.table = Table(self.announce, experiment.num_steps, COLUMNS, ALWAYS)
         while self.steps < experiment.num_steps and not self.interrupt.signal:
@@ -177,6 +187,14 @@ class Training:
         if self.logged[0] < self.steps and self.steps >= experiment.num_steps:
             self.write_log()
         self.table.close()
+
+    def stream(self) -> Iterator[Moment]:
+        """Return the play that is learned from, which goes on where the training stands."""
+        env, agent = self.env, self.agent
+        if not self.experiment.collect_ahead:
+            return chain(self.played, play(env, agent, self.first_step))
+        self.ahead = Ahead(env, agent, self.first_step, agent.horizon, self.played)
+        return self.ahead
 
     def passed(self, before: int, every: int) -> bool:
         """Tell whether the last steps passed a multiple of `every`; 0 is never."""
@@ -240,7 +258,9 @@ class Training:
 
     def parts(self, replay: bool = True) -> dict[str, State]:
         """Return all that a resumed run needs, as the parts of a checkpoint; the memory only where
-        it is wanted and not larger than the setting allows."""
+        it is wanted and not larger than the setting allows. What was played ahead is waited for and
+        is one of them, but where the world cannot be saved: there it is lost with the games."""
+        ahead = [] if self.ahead is None else self.ahead.collected()
         parts = dict(self.agent.state_dict())
         limit = self.experiment.checkpoint.replay_gigabytes * 1e9
         left_out = "replay" in parts and (not replay or num_bytes(parts["replay"]) > limit)
@@ -254,6 +274,8 @@ class Training:
             "averages": self.averages.state_dict(),
             "replay_left_out": left_out,
         }
+        if ahead and self.env.spec.exact_resume:
+            parts["ahead"] = packed(ahead)
         return {**parts, "env": self.env.state_dict(), "train": own}
 
     def save(self) -> None:
@@ -279,6 +301,22 @@ class Training:
         self.folder.pictures.mkdir(exist_ok=True)
         png = maps.save(picture, self.folder.pictures / f"{self.steps:09d}.png")
         record.tensorboard_image(self.log.writer, "map", png, self.steps)
+
+
+def lasting(experiment: Experiment) -> AgentConfig:
+    """Return the settings of the agent, its schedules as long as the training where they are to be.
+    Raises Mistake where it would stop learning before the end."""
+    agent: Any = experiment.agent
+    duration, num_steps = getattr(agent, "schedule_steps", None), experiment.num_steps
+    if duration == 0:
+        return dataclasses.replace(agent, schedule_steps=num_steps)
+    if duration is not None and duration < num_steps and not agent.learning_rate_end:
+        raise Mistake(
+            f"the learning rate would be 0 from agent.schedule_steps {duration:,} on, and the"
+            f" training is of num_steps {num_steps:,}: set agent.schedule_steps=0, for its whole"
+            " length, or agent.learning_rate_end"
+        )
+    return agent
 
 
 def score(experiment: Experiment, agent: Agent) -> evaluate.Result:

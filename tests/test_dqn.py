@@ -273,7 +273,7 @@ for seed in (0, 1):
     digest = hashlib.sha256()
     for array in agent.state_dict()["weights"].values():
         digest.update(array.tobytes())
-    print(agent.num_updates, digest.hexdigest())
+    print(agent.descent.num_updates, digest.hexdigest())
 """
 
 
@@ -303,7 +303,7 @@ def test_number_of_updates_depends_on_agent_steps_alone(num_envs):
         if agent.num_seen < 32:
             assert same(before, weights(agent)), "it learned before learning_starts"
     # The updates of the steps 32, 36, ... 80, and with 8 envs also the one of step 28, due at 32.
-    assert agent.num_updates == (14 if num_envs == 8 else 13)
+    assert agent.descent.num_updates == (14 if num_envs == 8 else 13)
 
 
 def test_target_is_the_network_as_it_was_at_the_last_multiple():
@@ -323,7 +323,7 @@ def test_first_updates_wait_until_a_whole_return_is_in_memory():
     agent = config(learning_starts=1, steps_per_update=1, n_step=3).make(vectors(1), 0)
     for step in range(6):
         agent.learn(noise(vectors(1), 1, seed=step, terminated=np.zeros((2, 1), bool)))
-    assert agent.num_updates == 3
+    assert agent.descent.num_updates == 3
 
 
 # --- what it learns ----------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def known(**changes: Any) -> DQN:
         discount=np.ones((10, 2), np.float32),
     )
     agent.learn(Trajectory(step, Decision(np.zeros((9, 2), np.int64), {})))
-    assert agent.num_updates == 0
+    assert agent.descent.num_updates == 0
     return agent
 
 
@@ -474,9 +474,9 @@ def test_learning_that_would_never_start_is_refused():
         config(learning_starts=201).make(vectors(), 0)
     agent = config(learning_starts=200).make(vectors(), 0)
     agent.learn(noise(vectors(), 99))
-    assert agent.num_updates == 0
+    assert agent.descent.num_updates == 0
     agent.learn(noise(vectors(), 2))
-    assert agent.num_updates > 0
+    assert agent.descent.num_updates > 0
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
@@ -487,14 +487,14 @@ def test_reward_that_is_no_number_stops_learning_and_changes_nothing(poison, pri
     agent.learn(noise(spec, 20))
     bad = np.full((101, 2, 1), poison, np.float32)
     agent.replay.add(noise(spec, 100, seed=1, reward=bad))  # nothing else is left in memory
-    before, updates = copy.deepcopy(agent.state_dict()), agent.num_updates
+    before, updates = copy.deepcopy(agent.state_dict()), agent.descent.num_updates
     assert updates > 0
     with pytest.raises(NonFinite, match="not finite") as caught:
         agent.update()
     assert not np.isfinite(caught.value.batch["returns"]).any()
     assert len(caught.value.batch["action"]) == 8
     after = agent.state_dict()
-    assert agent.num_updates == updates
+    assert agent.descent.num_updates == updates
     assert same(before["weights"], after["weights"])
     assert same(before["agent"]["target"], after["agent"]["target"])
     for name, moments in before["agent"]["optimizer"].items():
@@ -523,7 +523,7 @@ def test_pictures_are_computed_in_bfloat16_values_and_masters_in_float32(dueling
     assert {array.dtype for array in weights(agent).values()} == {np.dtype(np.float32)}
     before = weights(agent)
     agent.learn(noise(spec, 8))
-    assert agent.num_updates == 2
+    assert agent.descent.num_updates == 2
     assert all(not np.array_equal(before[name], array) for name, array in weights(agent).items())
     assert agent.act(at(noise(spec, 1), 0)).notes["q_values"].dtype == np.float32
 
@@ -571,7 +571,7 @@ def test_loaded_agent_goes_on_bitwise(tmp_path, precision, parts):
     other.load_state_dict(checkpoint.load(tmp_path / "1"))
     assert go_on(agent, range(12, 24)) == go_on(other, range(12, 24))
     assert same(weights(agent), weights(other))
-    assert agent.num_updates > 10
+    assert agent.descent.num_updates > 10
     # Negative control: a fresh agent does something else.
     assert go_on(picture_agent(seed=1, **settings, **switches), range(12, 24)) != go_on(
         other, range(24, 36)

@@ -240,6 +240,23 @@ def test_world_that_starts_anew_is_no_trouble(name, world):
     learned(env, agent, 10)
 
 
+def test_it_acts_while_it_learns_or_says_that_it_cannot(name, world):
+    env, agent = make(name, world)
+    try:
+        actor = agent.actor()
+    except Mistake as mistake:
+        actor, refusal = agent, str(mistake)
+    if actor is agent:
+        assert "collect_ahead=false" in refusal
+        assert len(refusal.splitlines()) == 1
+        return
+    before = chosen(env, actor, explore=False)
+    learned(env, agent)
+    assert chosen(env, actor, explore=False) == before
+    assert agent.actor() is actor
+    assert chosen(env, actor, explore=False) == chosen(env, agent, explore=False)
+
+
 def test_default_settings_can_be_written_down_and_read_again(name, world):
     kind = config.plugin("agents", name).Config
     assert settings_.convert(kind, settings_.to_dict(kind()), "x.yaml", "agent") == kind()

@@ -623,3 +623,37 @@ def test_agent_sees_only_the_numbers_that_it_is_to_see():
     for id, wrong in (("CartPole-v1", (4,)), ("FrozenLake-v1", (0,))):
         with pytest.raises(Mistake, match=r"are no numbers of"):
             Config(id=id, observed=wrong).make()
+
+
+class Undrawn(gymnasium.Env):
+    """Looks like a world of MuJoCo on a machine without OpenGL."""
+
+    observation_space = spaces.Box(0, 1, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, render_mode=None):
+        self.metadata = {"render_modes": ["rgb_array"]}
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def render(self):
+        raise AttributeError("'NoneType' object has no attribute 'eglQueryString'")
+
+
+@pytest.mark.parametrize("module", ["gymnasium.envs.mujoco.ant_v5", "somewhere.else"])
+def test_mujoco_without_opengl_is_one_sentence_and_another_worlds_bug_a_traceback(
+    module, monkeypatch
+):
+    monkeypatch.setattr(Undrawn, "__module__", module)
+    monkeypatch.setitem(
+        gymnasium.registry, "Undrawn-v0", gymnasium.envs.registration.EnvSpec("Undrawn-v0", Undrawn)
+    )
+    env = Config(id="Undrawn-v0").make(render=True)
+    env.reset(0)
+    with pytest.raises(Mistake if "mujoco" in module else AttributeError) as said:
+        env.render()
+    if "mujoco" in module:
+        assert "MUJOCO_GL=egl" in str(said.value)
+        assert len(str(said.value).splitlines()) == 1

@@ -124,6 +124,42 @@ def test_loss_that_is_no_number_changes_nothing(dtype, factor):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("max_grad_norm", [0.5, 1e6])
+def test_steps_that_wait_for_nothing_are_the_same_steps(dtype, max_grad_norm):
+    network, other = Network(), Network()
+    waiting = optimizer(network, dtype, max_grad_norm=max_grad_norm)
+    hasty = optimizer(other, dtype, max_grad_norm=max_grad_norm)
+    for seed in range(5):
+        assert waiting.step(loss(network, seed)) == hasty.advance(loss(other, seed)).item()
+    for name, array in waiting.weights().items():
+        assert np.array_equal(array, hasty.weights()[name])
+        for key, value in waiting.state_dict()[name].items():
+            assert np.array_equal(value, hasty.state_dict()[name][key])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("factor", [torch.nan, torch.inf])
+def test_step_that_waits_for_nothing_gives_up_at_a_loss_that_is_no_number(dtype, factor):
+    network = Network()
+    adam = optimizer(network, dtype)
+
+    def known() -> dict[str, list[float]]:
+        state = {name: list(part.values()) for name, part in adam.state_dict().items()}
+        parts = {name: [array, *state[name]] for name, array in adam.weights().items()}
+        return {name: [array.tolist() for array in part] for name, part in parts.items()}
+
+    adam.advance(loss(network))
+    before = known()
+    for bad in (factor, 1, 1):
+        adam.advance(bad * loss(network))
+        assert known() == before
+        assert all(p.isfinite().all() for p in network.parameters())
+    adam.broken.zero_()
+    adam.advance(loss(network))
+    assert known() != before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_saved_optimizer_goes_on_bitwise(dtype):
     network, other = Network(), Network(seed=1)
     first, second = optimizer(network, dtype), optimizer(other, dtype)

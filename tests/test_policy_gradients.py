@@ -17,10 +17,12 @@ from gymnasium import spaces
 from agents import a2c, ppo, pqn, reinforce
 from envs import gymnasium as worlds
 from envs import tictactoe
-from rlplay import checkpoint
+from rlplay import checkpoint, config
 from rlplay.core import Array, Decision, Mistake, NonFinite, Spec, Step, Trajectory
-from rlplay.nets import encoders
+from rlplay.nets import encoders, hardware
 from rlplay.play import collect, play
+from rlplay.rollout import Kept
+from rlplay.train import Training
 
 LINEAR = encoders.Config(name="mlp", hidden=())
 PLAIN: dict[str, Any] = {"encoder": LINEAR, "hidden": 0, "device": "cpu"}
@@ -80,6 +82,15 @@ def vectors(num_envs: int = 2, actions: spaces.Space | None = None) -> Spec:
 
 def make(name: str, spec: Spec, seed: int = 0, **changes: Any) -> Any:
     return KINDS[name](**(PLAIN | ONCE[name] | changes)).make(spec, seed)
+
+
+def made(name: str, **changes: Any) -> Any:
+    """Make an agent of the same settings, pqn too."""
+    if name != "pqn":
+        return make(name, vectors(), **changes)
+    agent: Any = pqn.Config(**PLAIN, horizon=6, batch_size=12, **changes).make(vectors(), 0)
+    agent.spec = vectors()
+    return agent
 
 
 def seen(spec: Spec, random: np.random.Generator, previous: Array | None) -> Step:
@@ -350,7 +361,7 @@ def test_reinforce_learns_once_from_every_decision_of_an_episode_that_is_over(mo
     assert len(set(learned)) == len(learned), "a decision was learned from twice"
     assert set(learned) <= set(expected)
     assert len(expected) - len(learned) < 4 * 15, "whole episodes were left out"
-    assert agent.num_updates > 10
+    assert agent.descent.num_updates > 10
     assert sum(len(part.decision.action) for part in agent.waiting) < 60, (
         "what was learned from is kept"
     )
@@ -537,22 +548,58 @@ def test_batch_that_does_not_divide_the_rollout_is_refused():
 def test_epochs_and_batches_make_updates_and_a_moved_policy_stops_them():
     agent = make("ppo", vectors(), epochs=3, batch_size=4, learning_rate=0.05)
     agent.learn(noise(agent, 6))
-    assert agent.num_updates == 9
+    assert agent.descent.num_updates == 9
     careful = make("ppo", vectors(), epochs=3, batch_size=4, learning_rate=0.05, max_kl=1e-6)
     careful.learn(noise(careful, 6))
-    assert careful.num_updates == 2  # before the first, it has not moved
+    assert careful.descent.num_updates == 2  # before the first, it has not moved
 
 
 def test_schedules_end_where_they_should():
     settings = {"schedule_steps": 24, "learning_rate_end": 0.0, "clip_range": 0.2}
     agent = make("ppo", vectors(), learning_rate=0.1, entropy_weight_end=0.5, **settings)
     rates = [agent.learn(noise(agent, 6, seed))["train/learning_rate"] for seed in range(3)]
-    assert rates == pytest.approx([0.05, 0, 0])
+    assert rates == pytest.approx([0.1, 0.05, 0])  # as they stood where each rollout began
     assert agent.clip_range(agent.num_seen) == 0
     assert agent.entropy_weight(agent.num_seen) == 0.5
     before = weights(agent)
     agent.learn(noise(agent, 6))
     assert same(before, weights(agent))
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c", "pqn"])
+def test_schedules_last_as_long_as_the_training_and_its_last_rollout_is_learned_from(name):
+    whole = config.load("cartpole/ppo", ["--agent.name", name, "--num-steps=100"])
+    small = dataclasses.replace(
+        whole.agent, encoder=LINEAR, hidden=0, horizon=4, learning_rate=0.1,
+        **({} if name == "a2c" else {"batch_size": 32}),
+    )  # fmt: skip
+    training = Training(dataclasses.replace(whole, agent=small), print)
+    moments, rates = training.stream(), []
+    for before in range(0, 100, 32):
+        held = weights(training.agent)
+        rates.append(training.agent.learn(collect(moments, 4))["train/learning_rate"])
+        assert rates[-1] == pytest.approx(0.1 * (1 - before / 100))
+        assert not same(held, weights(training.agent))
+    short = dataclasses.replace(small, schedule_steps=99)
+    with pytest.raises(Mistake, match=r"set agent\.schedule_steps=0"):
+        Training(dataclasses.replace(whole, agent=short), print)
+    Training(dataclasses.replace(whole, agent=dataclasses.replace(short, learning_rate_end=0.01)),
+             print)  # fmt: skip
+
+
+def test_episode_that_does_not_end_is_a_mistake_of_reinforce_and_not_of_long_ones():
+    env = worlds.Config("gymnasium", "Unending-v0", 2, max_steps=29).make()
+    cut = make("reinforce", env.spec, horizon=10, num_episodes=20, longest_episode=30)
+    moments = play(env, cut, env.reset(0))
+    for _ in range(9):
+        cut.learn(collect(moments, 10))
+    env = worlds.Config("gymnasium", "Unending-v0", 2).make()
+    endless = make("reinforce", env.spec, horizon=10, num_episodes=20, longest_episode=30)
+    moments = play(env, endless, env.reset(0))
+    for _ in range(3):
+        endless.learn(collect(moments, 10))
+    with pytest.raises(Mistake, match=r"not ended after 30 agent steps: set env\.max_steps"):
+        endless.learn(collect(moments, 10))
 
 
 @every_agent
@@ -620,8 +667,75 @@ def test_pictures_are_computed_in_bfloat16_heads_and_masters_in_float32(name):
     before = weights(agent)
     assert {array.dtype for array in before.values()} == {np.dtype(np.float32)}
     agent.learn(noise(agent, 6))
-    assert agent.num_updates == 1
+    assert agent.descent.num_updates == 1
     assert all(not np.array_equal(before[key], array) for key, array in weights(agent).items())
+
+
+# --- what is for a GPU, on a CPU ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c", "pqn"])
+def test_what_was_moved_to_act_is_learned_from_and_not_moved_again(name, monkeypatch):
+    def learned(keeps: bool, stranger: bool = False) -> tuple[dict[str, Array], list[int]]:
+        agent = made(name)
+        agent.kept = Kept(12 if keeps else 0)
+        sizes: list[int] = []
+        moved = hardware.moved
+
+        def counted(array: Array, device: torch.device) -> torch.Tensor:
+            if np.shares_memory(array, trajectory.step.observation):
+                sizes.append(len(array))
+            return moved(array, device)
+
+        for seed in range(3):
+            trajectory = noise(agent, 6, seed)
+            if stranger:  # another process has acted
+                agent.kept = Kept(12)
+            with monkeypatch.context() as patch:
+                patch.setattr(hardware, "moved", counted)
+                agent.learn(trajectory)
+        return weights(agent), sizes
+
+    plain, moves = learned(keeps=False)
+    assert moves.count(6) == 3
+    kept, moves = learned(keeps=True)
+    assert moves.count(6) == 0
+    assert same(kept, plain)
+    strange, moves = learned(keeps=True, stranger=True)
+    assert moves.count(6) == 3
+    assert same(strange, plain)
+
+
+def test_no_more_is_kept_than_is_needed():
+    kept = Kept(3)
+    added = [kept.add(torch.full((2,), float(i)))["moment"] for i in range(5)]
+    early, late = ({"moment": np.stack(part)} for part in (added[:3], added[3:]))
+    assert kept.take(early) is None
+    assert kept.take(late).tolist() == [[3, 3], [4, 4]]
+    assert kept.take(late) is None
+    assert not kept.moments
+    assert Kept(0).add(torch.zeros(2)) == {}
+    assert kept.take({}) is None
+
+
+@pytest.mark.parametrize("name", ["a2c", "pqn"])
+def test_compiled_network_is_the_same_network(name, monkeypatch):
+    """By a backend that makes no kernels, which would take a minute."""
+    calls, compile = [], torch.nn.Module.compile
+
+    def plainly(network: torch.nn.Module, **settings: Any) -> None:
+        calls.append(settings)
+        compile(network, backend="eager", dynamic=settings["dynamic"])
+
+    monkeypatch.setattr(torch.nn.Module, "compile", plainly)
+    found = []
+    for setting in ("off", "default"):
+        agent = made(name, compile=setting)
+        for seed in range(2):
+            agent.learn(noise(agent.actor(), 6, seed))
+        found.append(weights(agent))
+    assert len(calls) == 2, "the learner's and the actor's"
+    assert same(*found)
 
 
 @every_agent

@@ -134,9 +134,9 @@ def test_layer_stays_in_float32_where_its_network_does_not(kind):
 @every_agent
 def test_agent_that_remembers_learns_in_bfloat16(name):
     agent, env = make(name, precision="bfloat16"), corridor()
-    assert torch.bfloat16 in {parameter.dtype for parameter in agent.optimizer.parameters}
+    assert torch.bfloat16 in {parameter.dtype for parameter in agent.descent.optimizer.parameters}
     learn(agent, env, env.reset(0))
-    assert agent.num_updates
+    assert agent.descent.num_updates
 
 
 # Acting and learning
@@ -269,7 +269,8 @@ def test_resume_in_the_middle_of_an_episode_is_bitwise(name, tmp_path):
     forgotten = thought(forgetful, arrived)
     learn(agent, env, step)
     learn(other, there, arrived)
-    for one, two in zip(agent.optimizer.masters, other.optimizer.masters, strict=True):
+    pair = (one.descent.optimizer.masters for one in (agent, other))
+    for one, two in zip(*pair, strict=True):
         assert torch.equal(one, two)
     assert torch.equal(agent.playing.memory, other.playing.memory)
     other.load_state_dict(state)
@@ -305,7 +306,8 @@ def test_evaluation_leaves_no_trace_and_starts_without_memory(name):
                 twice = [evaluate.evaluate(corridor(3), one, protocol).lengths for _ in range(2)]
                 assert np.array_equal(*twice)
                 scores.append(twice)
-    for one, two in zip(agent.optimizer.masters, undisturbed.optimizer.masters, strict=True):
+    pair = (one.descent.optimizer.masters for one in (agent, undisturbed))
+    for one, two in zip(*pair, strict=True):
         assert torch.equal(one, two)
     assert torch.equal(agent.playing.memory, undisturbed.playing.memory)
 

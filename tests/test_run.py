@@ -185,7 +185,7 @@ def test_chosen_checkpoint_is_the_one_that_is_loaded(trained):
     assert steps == {"": 100, "best": 100, "100": 100, "40": 40, "000000080": 80}
 
     def weights(player: run.Player) -> dict[str, Any]:
-        named: dict[str, Any] = player.agent.optimizer.weights()
+        named: dict[str, Any] = player.agent.descent.optimizer.weights()
         return {name: array.tolist() for name, array in named.items()}
 
     assert weights(loaded[""]) == weights(loaded["best"]) != weights(loaded["40"])

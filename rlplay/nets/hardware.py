@@ -6,15 +6,19 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rlplay.core import Mistake
+from rlplay.core import Array, Mistake
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
+CompileName = Literal["off", "default", "reduce-overhead"]
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def device(name: DeviceName) -> torch.device:
@@ -37,6 +41,23 @@ def spare_threads(pays: bool) -> None:
     """Let torch compute on one thread where the network is too small for a second to pay."""
     if not pays:
         torch.set_num_threads(1)
+
+
+def moved(array: Array, device: torch.device) -> Tensor:
+    """Return an array as a tensor on the device; on the CPU in the same memory, to CUDA by way of
+    pinned memory, without waiting for it."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type != "cuda":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def compiled(network: Net, name: CompileName) -> Net:
+    """Let torch.compile make kernels for a network, when it is first called with each shape; its
+    parameters keep their names."""
+    if name != "off":
+        network.compile(mode=name, dynamic=False)
+    return network
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -48,10 +48,34 @@ class Optimizer:
             decoupled_weight_decay=True,
             fused=True,
         )
+        self.broken = torch.zeros((), device=self.masters[0].device)  # 1 where `advance` gave up
 
     def step(self, loss: Tensor) -> float:
         """Step down the gradient of `loss`; return the gradient's norm before clipping. Where loss
         or norm is not finite nothing is changed."""
+        norm = self.gradient(loss)
+        size = norm.item()
+        if np.isfinite(size) and np.isfinite(loss.item()):
+            if size > self.max_grad_norm:
+                torch.nn.utils.clip_grads_with_norm_(self.masters, self.max_grad_norm, norm)
+            self.adam.step()
+            self.publish()
+        return size
+
+    def advance(self, loss: Tensor) -> Tensor:
+        """Do the same without waiting for the device, and return the norm as a tensor []. From a
+        step on at which loss or norm is not finite, nothing is changed until `broken` is set back
+        to 0: Adam's fused kernel looks at it where it runs."""
+        norm = self.gradient(loss)
+        self.broken.copy_(self.broken.maximum((~(norm + loss.detach()).isfinite()).float()))
+        torch.nn.utils.clip_grads_with_norm_(self.masters, self.max_grad_norm, norm)
+        vars(self.adam)["found_inf"] = self.broken  # as torch.amp.GradScaler tells it
+        self.adam.step()
+        self.publish()
+        return norm
+
+    def gradient(self, loss: Tensor) -> Tensor:
+        """Bring the gradient of `loss` to the masters; return its norm, []."""
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()
@@ -60,14 +84,7 @@ class Optimizer:
             assert gradient is not None
             assert master.grad is not None
             master.grad.copy_(gradient)
-        norm = torch.nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None])
-        size = norm.item()
-        if np.isfinite(size) and np.isfinite(loss.item()):
-            if size > self.max_grad_norm:
-                torch.nn.utils.clip_grads_with_norm_(self.masters, self.max_grad_norm, norm)
-            self.adam.step()
-            self.publish()
-        return size
+        return torch.nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None])
 
     def set_learning_rate(self, learning_rate: float) -> None:
         for group in self.adam.param_groups:
