@@ -379,7 +379,7 @@ class PolicyGradient(Agent):
         self.num_seen = own["num_seen"]
         self.descent.load_state_dict(own)
         self.random.set_state(torch.from_numpy(np.array(own["random"])))
-        if "shuffling" in own:  # runs of before 2026-11-28 shuffled by the other one
+        if "shuffling" in own:  # earlier runs shuffled by the other one
             self.shuffling.set_state(torch.from_numpy(np.array(own["shuffling"])))
         playing = self.playing if self.recurs else None
         parts = {"observations": self.observations, "rewards": self.rewards, "playing": playing}
