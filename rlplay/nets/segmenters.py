@@ -105,9 +105,9 @@ class UNet(nn.Module):
 
 class Dilated(nn.Module):
     """All maps brought to the finest one's size and added up, and then seven convolutions 3 x 3 of
-    dilations 1, 1, 2, 4, 8, 16 and 1, which see 67 cells of that map in each direction without
-    making it coarser. The authors' module has no normalization and begins as the identity; with
-    normalization it needs no such start."""
+    dilations 1, 1, 2, 4, 8, 16 and 1, each cell of which in the end has seen 67 x 67 cells of that
+    map, which never got coarser. The authors' module has no normalization and begins as the
+    identity; with normalization it needs no such start."""
 
     def __init__(self, encoder: Encoder, num_kinds: int, channels: int) -> None:
         super().__init__()

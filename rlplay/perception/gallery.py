@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rlplay.core import Array
-from rlplay.palette import NIGHT, SNOW, Ink
+from rlplay.palette import NIGHT, SLATE, SNOW, Ink
 
 CELL, GAP, CAPTION = 72, 6, 16  # pixels: the least side of a picture, between two, below one
 TYPE = 11  # size of the captions
@@ -55,13 +55,13 @@ def enlargement(picture: Array) -> int:
     return max(1, -(-CELL // max(picture.shape[1:])))
 
 
-def legend(entries: Sequence[tuple[str, Ink]], width: int) -> Array:
-    """Return names, each beside its colour, in as many rows as `width` pixels ask for, as one
-    [H', width, 3] uint8."""
+def legend(entries: Sequence[tuple[str, Ink | None]], width: int) -> Array:
+    """Return names, each beside its colour if it has one, in as many rows as `width` pixels ask
+    for, as one [H', width, 3] uint8."""
     font = ImageFont.load_default(TYPE)
     places, left, row = [], GAP, 0
-    for name, _ in entries:
-        length = CAPTION + round(font.getlength(name)) + 2 * GAP
+    for name, ink in entries:
+        length = CAPTION * (ink is not None) + round(font.getlength(name)) + 2 * GAP
         if left > GAP and left + length > width:
             left, row = GAP, row + 1
         places.append((left, row))
@@ -70,8 +70,13 @@ def legend(entries: Sequence[tuple[str, Ink]], width: int) -> Array:
     draw = ImageDraw.Draw(sheet)
     for (name, ink), (left, row) in zip(entries, places, strict=True):
         top = GAP + row * (CAPTION + 2)
+        middle = (left, top + CAPTION // 2)
+        if ink is None:
+            draw.text(middle, name, fill=SLATE, font=font, anchor="lm")
+            continue
         draw.rectangle((left, top + 3, left + TYPE - 1, top + 2 + TYPE), fill=ink)
-        draw.text((left + CAPTION, top + CAPTION // 2), name, fill=SNOW, font=font, anchor="lm")
+        middle = (left + CAPTION, top + CAPTION // 2)
+        draw.text(middle, name, fill=SNOW, font=font, anchor="lm")
     return np.asarray(sheet)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from rlplay.core import Array, Mistake, Range
 from rlplay.nets import backbones, segmenters
-from rlplay.palette import AMBER, BLUE, LINE, RED, SLATE
+from rlplay.palette import LINE, SLATE
 from rlplay.perception import gallery
 from rlplay.perception.data import Source, missing
 from rlplay.perception.task import Batch, Task
@@ -73,7 +73,7 @@ class Segment(Task):
     def forward(self, picture: Tensor) -> Tensor:
         """Return the logits [B, K, H, W] float32 of the kinds of every pixel of pictures
         [B, C, H, W] uint8."""
-        x = self.prepared(picture)
+        x = self.prepared(picture).contiguous(memory_format=torch.channels_last)
         return self.decoder(self.encoder(x), x)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -203,7 +203,8 @@ def jaccard_index(num_kinds: int) -> MulticlassJaccardIndex:
 
 # Drawing.
 
-MISSED, INVENTED, MISTAKEN = RED, AMBER, BLUE  # an object's pixels; background's; another kind's
+MISSED, INVENTED, MISTAKEN = (255, 40, 40), (255, 190, 0), (90, 150, 255)
+# An object's pixels taken for background, background's for an object, an object's for another's.
 
 
 def drawing(pictures: Array, truth: Array, said: Array, kinds: tuple[str, ...]) -> Array:
@@ -231,6 +232,8 @@ def drawing(pictures: Array, truth: Array, said: Array, kinds: tuple[str, ...]) 
             f"{num:,} pixels differ" if num else "no pixel differs",
         ]
     sheet = gallery.grid(np.stack(cells), captions, columns=4 * (1 + (len(pictures) > 1)))
-    names = list(zip(kinds[1:], inks, strict=True))
-    names += [("missed", MISSED), ("invented", INVENTED), ("another kind", MISTAKEN)]
-    return np.concatenate([gallery.legend(names, sheet.shape[1]), sheet])
+    entries: list[tuple[str, gallery.Ink | None]] = [("kinds:", None)]
+    entries += zip(kinds[1:], inks, strict=True)
+    entries += [("where they differ:", None), ("missed", MISSED), ("invented", INVENTED)]
+    entries += [("taken for another kind", MISTAKEN)]
+    return np.concatenate([gallery.legend(entries, sheet.shape[1]), sheet])
