@@ -90,8 +90,8 @@ class Segment(Task):
         names, total = self.source.kinds, 0.0
         index = jaccard_index(len(names))
         for batch in batches:
+            within(batch["mask"].cpu().numpy(), self.source)
             logits, mask = self(batch["picture"]), batch["mask"]
-            within(mask.cpu().numpy(), self.source)
             index = index.to(logits.device)
             index.update(logits.argmax(1), mask)
             total += F.cross_entropy(
@@ -220,7 +220,7 @@ def drawing(pictures: Array, truth: Array, said: Array, kinds: tuple[str, ...]) 
         invented = known & (true == 0) & (found > 0)
         mistaken = known & (true > 0) & (found > 0) & (true != found)
         shown = picture if len(picture) == 3 else np.repeat(picture[-1:], 3, axis=0)
-        differs = (shown * 0.3).astype(np.uint8).transpose(1, 2, 0)  # [H, W, 3], dimmed
+        differs = (shown * 0.2).astype(np.uint8).transpose(1, 2, 0)  # [H, W, 3], dimmed
         for where, ink in ((missed, MISSED), (invented, INVENTED), (mistaken, MISTAKEN)):
             differs[where] = ink
         cells += [shown, *(one.transpose(2, 0, 1) for one in (table[true], table[found], differs))]
