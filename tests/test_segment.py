@@ -11,7 +11,9 @@ from sklearn import metrics
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlplay import config, run
 from rlplay.core import Array, Mistake
+from rlplay.lesson import Learning
 from rlplay.nets import backbones
 from rlplay.perception import data, gallery, segment
 from rlplay.perception.data import Source
@@ -253,6 +255,21 @@ def test_kind_without_a_pixel_in_the_training_is_announced_and_learned_around():
     assert task.remark.startswith("no pixel of the training is comet:")
     assert task.loss(batch(task))[0].isfinite()
     assert task.weight.isfinite().all()
+
+
+def test_training_says_which_kind_it_cannot_learn_and_draws_and_tests(tmp_path, monkeypatch):
+    found = noise(kinds=(*KINDS, "comet"))
+    found.arrays["mask"][:] %= 3  # pyright: ignore
+    monkeypatch.setattr(data.Config, "make", lambda self: found)
+    flags = ["--epochs=1", "--task.encoder.name=small", "--device=cpu"]
+    lesson: Any = config.load_any("pong/segment", flags)
+    said: list[str] = []
+    learning = Learning(lesson, said.append)
+    folder = run.create(lesson, learning.spec, tmp_path)
+    assert learning.run(folder) == 0
+    assert said[0].startswith("no pixel of the training is comet:")
+    assert "mean Jaccard" in said[-1]
+    assert len(list(folder.pictures.glob("test-masks-*.png"))) == 1
 
 
 def test_pictures_too_small_for_the_encoder_are_refused():

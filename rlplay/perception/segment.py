@@ -225,15 +225,12 @@ def drawing(pictures: Array, truth: Array, said: Array, kinds: tuple[str, ...]) 
             differs[where] = ink
         cells += [shown, *(one.transpose(2, 0, 1) for one in (table[true], table[found], differs))]
         num = int((missed | invented | mistaken).sum())
-        captions += [
-            "picture",
-            "truth",
-            "found",
-            f"{num:,} pixels differ" if num else "no pixel differs",
-        ]
+        captions += ["picture", "truth", "found", f"{num:,} pixels differ"]
+        captions[-1] = {0: "no pixel differs", 1: "1 pixel differs"}.get(num, captions[-1])
     sheet = gallery.grid(np.stack(cells), captions, columns=4 * (1 + (len(pictures) > 1)))
     entries: list[tuple[str, gallery.Ink | None]] = [("kinds:", None)]
     entries += zip(kinds[1:], inks, strict=True)
+    entries += [("of no kind", SLATE)] if (truth == IGNORED).any() else []
     entries += [("where they differ:", None), ("missed", MISSED), ("invented", INVENTED)]
     entries += [("taken for another kind", MISTAKEN)]
     return np.concatenate([gallery.legend(entries, sheet.shape[1]), sheet])
