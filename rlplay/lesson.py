@@ -127,6 +127,8 @@ class Learning:
         self.logged = (self.updates, self.seconds)
         num_updates = self.lesson.epochs * self.per_epoch
         self.table = Table(self.announce, num_updates, COLUMNS, ALWAYS)
+        if self.task.remark:
+            self.announce(self.task.remark)
         if not self.updates:
             self.log.write_settings(self.lesson)
         with Interrupt() as self.interrupt:

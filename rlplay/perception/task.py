@@ -29,6 +29,8 @@ class Task(nn.Module):
     """The metric by which the best is kept."""
     minimize: ClassVar[bool] = False
     """Tell that less of it is better."""
+    remark: str = ""
+    """What is to be said about the source before the training starts, a sentence."""
 
     def __init__(self, source: Source) -> None:
         super().__init__()
