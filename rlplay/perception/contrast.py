@@ -177,31 +177,44 @@ class Pairs(Contrast):
 
 class Temporal(Pairs):
     """Whole picture against every place of the next one, and each place against itself in the next
-    one (Anand et al. 2019). Places are those of the coarsest map that has enough of them."""
+    one (Anand et al. 2019). Places are those of the coarsest map that has enough of them.
+
+    What is compared is brought to mean 0 and variance 1 first (Ioffe & Szegedy 2015), unlike there:
+    most places show the same all the time, and a few thousand pictures taught nothing without."""
 
     def __init__(self, config: Config, source: Source) -> None:
         super().__init__(config, source)
         _, *size = source.shape
-        tall, wide = ([length / stride for stride in self.encoder.strides] for length in size)
-        enough = [i for i, (h, w) in enumerate(zip(tall, wide, strict=True)) if h * w >= LEAST_PLACES]
+        num_places = [size[0] * size[1] / stride**2 for stride in self.encoder.strides]
+        enough = [level for level, num in enumerate(num_places) if num >= LEAST_PLACES]
         self.level = enough[-1] if enough else 0
         num_channels = self.encoder.channels[self.level]
+        self.norm_whole = nn.BatchNorm1d(config.features, affine=False)
+        self.norm_places = nn.BatchNorm1d(num_channels, affine=False)
         self.whole_to_place = Float32Linear(config.features, num_channels, bias=False)
         self.place_to_place = Float32Linear(num_channels, num_channels, bias=False)
+        backbones.keep_norms(self)
 
     def seen(self, picture: Tensor) -> list[Tensor]:
-        """Return the whole [B, F], and the places [P, B, C]."""
+        """Return the whole [B, F], and the places [B, P, C]."""
         maps = self.encoder(self.prepared(picture))
-        places = maps[self.level].flatten(2).permute(0, 2, 1)  # [B, P, C]
-        return [self.whole(maps[-1].flatten(1)), places.float()]
+        places = maps[self.level].float().flatten(2)  # [B, C, P]
+        whole = self.norm_whole(self.whole(maps[-1].flatten(1)))
+        return [whole, self.norm_places(places).transpose(1, 2)]
 
     def compared(self, now: list[Tensor], then: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The next picture counts as found where all places together say so."""
         whole, places = now[0], now[1].transpose(0, 1)  # [B, F], [P, B, C]
-        next_places = then[1].transpose(0, 1)
-        by_whole, right = info_nce(self.whole_to_place(whole).expand_as(next_places), next_places)
-        by_place, _ = info_nce(self.place_to_place(places), next_places)
-        parts = {"accuracy": right, "global_local": by_whole, "local_local": by_place}
-        return (by_whole + by_place) / 2, parts
+        next_places = then[1].transpose(0, 1).transpose(1, 2)  # [P, C, B]
+        by_whole = self.whole_to_place(whole) @ next_places  # [P, B, B]
+        by_place = self.place_to_place(places) @ next_places
+        found = (by_whole + by_place).mean(0).argmax(1)
+        right = found == torch.arange(len(found), device=found.device)
+        parts = {"global_local": info_nce(by_whole), "local_local": info_nce(by_place)}
+        return sum(parts.values(), whole.new_zeros(())) / 2, {
+            "accuracy": right.float().mean(),
+            **parts,
+        }
 
 
 class Siamese(Pairs):
@@ -290,14 +303,11 @@ def followed(index: Array, episode: Array) -> Array:
     return index[:-1][(np.diff(index) == 1) & (np.diff(episode) == 0)]
 
 
-def info_nce(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the loss, nats, and how often the right one is found, where row i of one [..., B, F]
-    is to be told to belong to row i of other [..., B, F] by their products (van den Oord et al.
-    2018)."""
-    scores = (one @ other.transpose(-1, -2)).flatten(0, -2)  # [... * B, B]
-    truth = torch.arange(scores.shape[1], device=scores.device)
-    truth = truth.repeat(len(scores) // len(truth))
-    return F.cross_entropy(scores, truth), (scores.argmax(1) == truth).float().mean()
+def info_nce(scores: Tensor) -> Tensor:
+    """Return the loss, nats, of scores [..., B, B] where the row i is to be told to belong to the
+    column i (van den Oord et al. 2018)."""
+    truth = torch.arange(scores.shape[-1], device=scores.device)
+    return F.cross_entropy(scores.flatten(0, -2), truth.repeat(scores[..., 0, 0].numel()))
 
 
 def margin_loss(distance: Tensor, margin: float) -> Tensor:
