@@ -189,23 +189,20 @@ class Temporal(Pairs):
         enough = [level for level, num in enumerate(num_places) if num >= LEAST_PLACES]
         self.level = enough[-1] if enough else 0
         num_channels = self.encoder.channels[self.level]
-        self.norm_whole = nn.BatchNorm1d(config.features, affine=False)
-        self.norm_places = nn.BatchNorm1d(num_channels, affine=False)
         self.whole_to_place = Float32Linear(config.features, num_channels, bias=False)
         self.place_to_place = Float32Linear(num_channels, num_channels, bias=False)
-        backbones.keep_norms(self)
 
     def seen(self, picture: Tensor) -> list[Tensor]:
         """Return the whole [B, F], and the places [B, P, C]."""
         maps = self.encoder(self.prepared(picture))
         places = maps[self.level].float().flatten(2)  # [B, C, P]
-        whole = self.norm_whole(self.whole(maps[-1].flatten(1)))
-        return [whole, self.norm_places(places).transpose(1, 2)]
+        return [self.whole(maps[-1].flatten(1)), places.transpose(1, 2)]
 
     def compared(self, now: list[Tensor], then: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The next picture counts as found where all places together say so."""
-        whole, places = now[0], now[1].transpose(0, 1)  # [B, F], [P, B, C]
-        next_places = then[1].transpose(0, 1).transpose(1, 2)  # [P, C, B]
+        whole, _ = standardized(now[0], then[0])  # [B, F]
+        places, next_places = standardized(now[1], then[1])  # [B, P, C]
+        places, next_places = places.transpose(0, 1), next_places.permute(1, 2, 0)  # [P, C, B]
         by_whole = self.whole_to_place(whole) @ next_places  # [P, B, B]
         by_place = self.place_to_place(places) @ next_places
         found = (by_whole + by_place).mean(0).argmax(1)
@@ -301,6 +298,16 @@ def followed(index: Array, episode: Array) -> Array:
     """Return those of the numbers `index` [n], in order, whose successor is also among them and of
     the same episode, given the episode [n] of each."""
     return index[:-1][(np.diff(index) == 1) & (np.diff(episode) == 0)]
+
+
+def standardized(now: Tensor, then: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features [B, ..., C] of moments and their followers with mean 0 and variance 1 in each
+    of C channels over all of them: the same examples, the same numbers, learning or not."""
+    both = torch.stack([now, then])
+    every = tuple(range(both.ndim - 1))
+    variance, mean = torch.var_mean(both, every, correction=0)
+    one, other = (both - mean) * (variance + 1e-5).rsqrt()
+    return one, other
 
 
 def info_nce(scores: Tensor) -> Tensor:
