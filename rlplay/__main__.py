@@ -34,6 +34,8 @@ rlplay: train agents that play, and watch them learn
   rlplay ladder [RUN] [--settings]      Elo of all checkpoints of a run that plays a game
   rlplay play [GAME] [--against RUN]    play a board game yourself; --side first|second
   rlplay collect-frames GAME            frames to learn to see from; --steps N, --policy uniform|RUN
+  rlplay probe RUN DATASET              what its encoder knows of the game, layer by layer; --json
+  rlplay similar RUN FRAME              frames that its encoder takes for alike; --dataset, --num N
   rlplay list envs|agents|tasks|configs|runs  what there is; --json
   rlplay doctor                         check this machine, and how to mend it
   rlplay tensorboard [--port PORT]      follow the trainings in a browser
@@ -351,6 +353,24 @@ def collect_frames(words: list[str], root: Path) -> int:
     return show_help() if asks_help(words) else collect.from_words(words, root)
 
 
+def probe(words: list[str], root: Path) -> int:
+    """Ask how much of a game's state an encoder knows."""
+    if asks_help(words):
+        return show_help()
+    from rlplay import probe
+
+    return probe.from_words(words, root)
+
+
+def similar(words: list[str], root: Path) -> int:
+    """Find the frames that an encoder takes for most alike."""
+    if asks_help(words):
+        return show_help()
+    from rlplay import similar
+
+    return similar.from_words(words, root)
+
+
 def list_(words: list[str], root: Path) -> int:
     """List what there is."""
     from rlplay import config, run
@@ -440,6 +460,8 @@ VERBS = {
     "ladder": ladder,
     "play": play,
     "collect-frames": collect_frames,
+    "probe": probe,
+    "similar": similar,
     "list": list_,
     "doctor": doctor,
     "tensorboard": tensorboard,

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,8 @@ from rlplay import run
 from rlplay.config import Lesson
 from rlplay.core import Mistake
 from rlplay.nets.encoders import Encoder
+from rlplay.perception.data import Config as Data
+from rlplay.perception.data import Source
 
 PREFIXES = ("encoder.", "trunk.encoder.")
 """What the names of an encoder's weights begin with: in value networks and tasks, in policies."""
@@ -67,3 +71,28 @@ def load(found: run.Run, which: str, announce: Callable[[str], None]) -> Eyes:
     unit = "updates" if isinstance(experiment, Lesson) else "agent steps"
     about = f"{found.name} after {trained:,} {unit}"
     return Eyes(encoder.eval().requires_grad_(False), shape, about)
+
+
+def examples(found: run.Run, shape: tuple[int, int, int], folder: Path) -> Source:
+    """Return recorded play as the encoder of a run is used to see it, given the `shape` of its
+    pictures. A task that learned from recorded play gets it in the same size and colours and, of
+    the same recording, in the same splits; an agent, grey and stacked; others in colours where they
+    have three channels. Raises Mistake where there is no such recording, or it does not fit."""
+    experiment = found.experiment_any()
+    channels, height, width = shape
+    coloured = isinstance(experiment, Lesson) and channels == 3
+    settings = Data(
+        size=height if height == width else 0,
+        grey=not coloured,
+        num_stacked=1 if coloured else min(channels, 16),
+    )
+    if isinstance(experiment, Lesson) and experiment.data.name == "frames":
+        settings = experiment.data
+    source = replace(settings, name="frames", folder=str(folder)).make()
+    if source.shape != shape:
+        mine, theirs = ("x".join(map(str, sizes)) for sizes in (shape, source.shape))
+        raise Mistake(
+            f"the encoder of {found.name} sees pictures of {mine}, channels x height x width, but"
+            f" the frames in {folder} are {theirs}: name another dataset"
+        )
+    return source

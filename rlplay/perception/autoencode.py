@@ -41,6 +41,9 @@ class Config:
     """Of inpaint: side of the square hole, share of the picture's side."""
     beta: Annotated[float, Range(0)] = 1.0
     """Of variational: what a nat of latent information costs beside one of reconstruction."""
+    motion: Annotated[float, Range(0)] = 0.0
+    """Of stacked moments: how many more pixels one counts for that changes by half of full
+    brightness; so that a small ball is not less than what always stands there."""
 
     def make(self, source: Source) -> Autoencode:
         """Build the task. Raises Mistake where the pictures do not suit the encoder."""
@@ -95,7 +98,8 @@ class Autoencode(Task):
         """Return the loss, nats a pixel, with its parts: cross-entropy of the brightness, nats a
         pixel; latent information, nats a picture; squared error a pixel."""
         logits, mean, log_variance = self(seen)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, clean)
+        weight = moving(clean, self.config.motion) if self.config.motion else None
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, clean, weight)
         metrics = {
             "cross_entropy": cross_entropy,
             "squared_error": F.mse_loss(logits.sigmoid(), clean),
@@ -181,6 +185,14 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return the Kullback-Leibler divergence [B], nats, of normal distributions [B, L] from the
     standard one."""
     return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def moving(clean: Tensor, motion: float) -> Tensor:
+    """Return the weights [B, 1, H, W] of the pixels of stacked moments [B, C, H, W], 0..1; their
+    mean is 1 in every picture."""
+    change = clean.amax(1, keepdim=True) - clean.amin(1, keepdim=True)
+    weight = 1 + motion * (2 * change).clamp(max=1)
+    return weight / weight.mean((2, 3), keepdim=True)
 
 
 def holes(clean: Tensor, side: float, generator: torch.Generator | None) -> Tensor:
