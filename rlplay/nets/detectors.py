@@ -1,12 +1,12 @@
 """Networks that find objects: a neck that makes one fine map of an encoder's, and on it a one-stage
 detector in the manner of FCOS (Tian et al. 2019).
 
-Sprites are tiny: a shot is one pixel wide, and two of them may fly side by side. So the map is fine,
-a location for every two pixels; the picture itself enters it, to tell edges exactly; and an object
-owns at least the location nearest to its centre, even where no location lies inside it. Edges are
-told as distances from the far side of the location's cell, which are positive wherever a box and
-the cell touch. One map is enough for objects up to a fifth of the picture or so: those of very
-different sizes, as in photographs, want a map for each size, which this one does not have.
+Sprites are tiny: a shot is one pixel wide. So the map is fine, a location for every two pixels; the
+picture itself enters it, to tell edges exactly; and an object owns at least the location nearest to
+its centre, even where none lies inside it. Edges are told as distances from the far side of the
+location's cell, which are positive wherever a box and the cell touch. One map is enough for objects
+up to a fifth of the picture or so: those of very different sizes, as in photographs, want a map for
+each size, which this one does not have.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def assign(truth: Truth, size: tuple[int, ...], stride: int, radius: float) -> T
     rows = near[:, :, 1, :height] * number[..., None]  # [B, K, h]
     last = rows[..., None] * near[:, :, 0, None, :width]  # [B, K, h, w]
     last = last.amax(1) if boxes.shape[1] else last.new_zeros(len(boxes), height, width)
-    first = torch.zeros_like(order[:, :1])
+    first = order.new_zeros(len(boxes), 1)
     return torch.cat([first, order + 1], 1).gather(1, last.long().flatten(1)).view_as(last)
 
 
@@ -199,8 +199,8 @@ def locations(row: Tensor, column: Tensor, stride: int) -> Tensor:
 
 
 def encode(boxes: Tensor, at: Tensor, stride: int) -> Tensor:
-    """Return the logarithms of the distances, cells, of the edges of boxes [n, 4] from the far sides
-    of the cells with middles `at` [n, 2], that touch them: [n, 4] left, top, right, bottom."""
+    """Return the logarithms of the distances, cells, of the edges of boxes [n, 4] from the far
+    sides of the cells with middles `at` [n, 2] that touch them: [n, 4] left, top, right, bottom."""
     before = at + stride / 2 - boxes[:, :2]
     behind = boxes[:, 2:] - (at - stride / 2)
     return (torch.cat([before, behind], 1) / stride).clamp(1e-6).log()

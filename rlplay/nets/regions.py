@@ -1,5 +1,5 @@
-"""Two-stage detectors on any encoder: Faster R-CNN (Ren et al. 2015) and, with masks, Mask R-CNN (He
-et al. 2017), of torchvision's parts.
+"""Two-stage detectors on any encoder: Faster R-CNN (Ren et al. 2015) and, with masks, Mask R-CNN
+(He et al. 2017), of torchvision's parts.
 
 First every location proposes boxes that may hold an object; then what lies in the surest of them is
 looked at once more, to say what it is and where exactly. Pictures keep their size, and what

@@ -28,7 +28,10 @@ class AveragePrecision:
         detection = importlib.import_module("torchmetrics.detection")
         self.kinds = kinds
         self.metric: Any = detection.MeanAveragePrecision(
-            max_detection_thresholds=[1, min(10, most), most], extended_summary=True
+            iou_thresholds=[share / 100 for share in range(50, 100, 5)],  # its own are rounded up
+            rec_thresholds=[recall / 100 for recall in range(101)],
+            max_detection_thresholds=[1, min(10, most), most],
+            extended_summary=True,
         )
         self.metric.warn_on_many_detections = False
 

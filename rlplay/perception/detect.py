@@ -71,8 +71,8 @@ class Config:
         for split, index in source.splits.items():
             if not any_object(source, index):
                 raise Mistake(
-                    f"the data {source.name} have not a single object in the {len(index):,} pictures"
-                    f" of the split {split!r}: take more pictures, or another data.seed"
+                    f"the data {source.name} have not a single object in the {len(index):,}"
+                    f" pictures of the split {split!r}: take more pictures, or another data.seed"
                 )
         return Detect(self, source)
 
