@@ -14,13 +14,15 @@ from rlplay.core import Mistake
 from rlplay.nets import backbones
 from rlplay.nets.detectors import Found, Truth
 from rlplay.nets.optimize import Optimizer
-from rlplay.perception import data, detect, framed
+from rlplay.perception import average_precision, data, detect, framed
 from rlplay.perception.augment import Config as Augmentation
 from rlplay.perception.average_precision import AveragePrecision
 from rlplay.perception.data import Source
 
 pytest.importorskip("torchvision")
-pytest.importorskip("pycocotools")
+BACKENDS = [name for name in average_precision.BACKENDS if average_precision.importable(name)]
+if not BACKENDS:
+    pytest.skip("nothing to count with", allow_module_level=True)
 KINDS = ("background", "tall", "wide", "dot")
 SIZES = {1: (3, 12), 2: (12, 5), 3: (2, 2)}  # width, height
 COLOURS = {1: (200, 40, 40), 2: (40, 200, 40), 3: (200, 40, 40)}
@@ -131,7 +133,7 @@ def random_boxes(random: np.random.Generator, num: int) -> np.ndarray:
     return np.concatenate([corner, corner + random.integers(3, 12, (num, 2))], 1)
 
 
-def average_precision(found: list, there: list, kind: int, share: float) -> float:
+def precision_by_hand(found: list, there: list, kind: int, share: float) -> float:
     """Return the average precision of a kind, for pictures of (boxes, kinds[, scores]), the long
     way."""
     rows, count = [], 0
@@ -168,7 +170,9 @@ def measured(found: list, truths: list, most: int = 300) -> dict[str, float]:
     return precision.result()
 
 
-def test_average_precision_is_that_of_a_second_implementation():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_average_precision_is_that_of_a_second_implementation(backend, monkeypatch):
+    monkeypatch.setattr(average_precision, "BACKENDS", (backend,))
     random = np.random.default_rng(0)
     found, there = [], []
     for _ in range(12):
@@ -180,7 +184,7 @@ def test_average_precision_is_that_of_a_second_implementation():
         there.append((true, kinds))
     metrics = measured(found, there)
     each = {
-        (kind, share): average_precision(found, there, kind, share)
+        (kind, share): precision_by_hand(found, there, kind, share)
         for kind in (1, 2)
         for share in np.arange(50, 100, 5) / 100
     }
@@ -192,7 +196,9 @@ def test_average_precision_is_that_of_a_second_implementation():
     assert "ap50_dot" not in metrics  # said to be there, but nowhere to be found
 
 
-def test_perfect_finds_are_worth_one_and_shifted_ones_nothing():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_perfect_finds_are_worth_one_and_shifted_ones_nothing(backend, monkeypatch):
+    monkeypatch.setattr(average_precision, "BACKENDS", (backend,))
     random = np.random.default_rng(1)
     there = [(random_boxes(random, 150), random.integers(1, 4, 150)) for _ in range(2)]
     perfect = [(boxes, kinds, np.linspace(1, 0.5, 150)) for boxes, kinds in there]
@@ -200,6 +206,13 @@ def test_perfect_finds_are_worth_one_and_shifted_ones_nothing():
     assert measured(perfect, there)["map"] == pytest.approx(1)
     assert measured(perfect, there, most=30)["map"] < 1  # all 150 do count
     assert measured(shifted, there)["map50"] == 0
+
+
+def test_of_the_validation_no_more_is_looked_at_than_is_to_be():
+    task = detect.Config(num_validated=3).make(rectangles())
+    taken = [len(batch["picture"]) for batch in task.batches("validation", 2)]
+    assert taken == [2, 1]
+    assert sum(len(batch["picture"]) for batch in task.batches("test", 2)) == 8
 
 
 # What is no object, and what no label.
@@ -276,9 +289,10 @@ def test_data_without_a_label_are_one_sentence(missing, kind):
         detect.Config(kind=kind).make(dataclasses.replace(source, arrays=arrays))
 
 
-@pytest.mark.parametrize("module", ["torchvision", "torchmetrics", "pycocotools"])
+@pytest.mark.parametrize("module", ["torchvision", "torchmetrics", "faster_coco_eval"])
 def test_missing_module_is_one_sentence(module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(average_precision, "BACKENDS", ("faster_coco_eval",))
     with pytest.raises(Mistake, match=f"needs the module '{module}'.*perception"):
         detect.Config().make(rectangles())
 

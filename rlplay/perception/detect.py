@@ -56,6 +56,8 @@ class Config:
     """Of two objects of a kind that share more of their union than this, the surer one is kept."""
     most: Annotated[int, Range(1, 1000)] = 200
     """Objects found in a picture at most."""
+    num_validated: Annotated[int, Range(0)] = 0
+    """Pictures of the validation that are looked at, spread over it; 0 for all."""
 
     def make(self, source: Source) -> Detect:
         """Build the task. Raises Mistake where the source has no boxes or not a single object, its
@@ -99,7 +101,11 @@ class Detect(Task):
             )
 
     def batches(self, split: str, size: int, order: Array | None = None) -> Iterator[Batch]:
-        """Yield batches as every task does. Raises Mistake where a box or a kind is none."""
+        """Yield batches as every task does; of the validation, unless in an order, no more than
+        are to be looked at. Raises Mistake where a box or a kind is none."""
+        num, most = self.num_examples(split), self.config.num_validated
+        if split == "validation" and order is None and 0 < most < num:
+            order = np.linspace(0, num - 1, most).astype(np.int64)
         for batch in super().batches(split, size, order):
             check(batch["boxes"], batch["kind"], self.source)
             yield batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,9 +13,10 @@ from rlplay.core import Array
 from rlplay.nets.detectors import Found
 from rlplay.palette import NIGHT, SNOW, Ink
 
-LEAST, GAP, LINE_HEIGHT, TYPE, SMALL_TYPE = 420, 10, 22, 13, 11  # pixels
+LEAST, GAP, LINE_HEIGHT, TYPE, SMALL_TYPE = 420, 10, 22, 13, 12  # pixels
 COLUMNS = 3
 GOLDEN = 0.618  # of the circle of hues: neighbouring kinds differ, however many there are
+NUM_NAMED, NUM_SCORED = 12, 50  # objects of a kind in a picture: more are told by colour alone
 PAINT = 0.65  # how much of a pixel's colour is that of its object
 
 
@@ -88,7 +90,7 @@ def frame(
     cell: Image.Image, truth: Array, found: Found | None, kinds: Sequence[str], factor: int
 ) -> None:
     """Draw boxes into an enlarged picture, and beside each that was found its name and score in
-    percent, as much of it as there is room for."""
+    percent, as much of it as there is room for, what is rare first."""
     draw, font = ImageDraw.Draw(cell), ImageFont.load_default(SMALL_TYPE)
     for box in truth:
         draw.rectangle(edges(box, factor, 1), outline=SNOW)
@@ -98,17 +100,21 @@ def frame(
     taken = [edges(box, factor, 0) for box in boxes]
     for box, kind in zip(boxes, marked, strict=True):
         draw.rectangle(edges(box, factor, 3), outline=ink(kind), width=2)
-    for box, kind, score in zip(boxes, marked, found.score.tolist(), strict=True):
+    count = Counter(marked)
+    rows = zip(boxes, marked, found.score.tolist(), strict=True)
+    for box, kind, score in sorted(rows, key=lambda row: count[row[1]]):
+        texts = [f"{kinds[kind]} {100 * score:.0f}"] * (count[kind] <= NUM_NAMED)
+        texts += [f"{100 * score:.0f}"] * (count[kind] <= NUM_SCORED)
         left, top, right, bottom = edges(box, factor, 3)
-        for text in (f"{kinds[kind]} {100 * score:.0f}", f"{100 * score:.0f}"):
+        for text in texts:
             long, high = round(font.getlength(text)), SMALL_TYPE
             at = min(max(left, 0), cell.width - long)
-            places = [(at, top - high - 2), (at, bottom + 1), (right + 3, top)]
+            places = [(at, top - high - 3), (at, bottom + 1), (right + 2, top)]
             spaces = [(x, y, x + long, y + high + 1) for x, y in places]
             free = [space for space in spaces if fits(space, taken, cell.size)]
             if free:
-                x, y, *_ = free[0]
-                draw.text((x, y), text, fill=ink(kind), font=font)
+                draw.rectangle(free[0], fill=NIGHT)
+                draw.text(free[0][:2], text, ink(kind), font)
                 taken.append(free[0])
                 break
 
