@@ -258,12 +258,22 @@ def fetched(config: Config, make: Callable[[], Any]) -> Any:
 
 
 def torchvision(name: str) -> Any:
-    """Return torchvision. Raises Mistake where it is not installed."""
+    """Return torchvision. Raises Mistake where it is not installed, or not for this torch."""
     try:
         import torchvision
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise missing(f"the data {name}", "torchvision") from error
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise unfit() from error
     return torchvision
+
+
+def unfit() -> Mistake:
+    """Return what to say where torchvision was made for another version of torch."""
+    return Mistake(
+        "the installed torchvision does not work with the installed torch; type `pip install"
+        " --upgrade torch torchvision` for two that fit each other"
+    )
 
 
 def missing(what: str, module: str) -> Mistake:
