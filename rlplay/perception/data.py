@@ -18,6 +18,7 @@ import numpy as np
 from rlplay.core import Array, Mistake, Range
 
 if TYPE_CHECKING:
+    from rlplay.game import BoardGame
     from rlplay.nets import backbones
     from rlplay.perception.task import Task
 
@@ -55,15 +56,18 @@ class Source:
     boxes      [n, K, 4] float32, the objects' edges: left, top, right, bottom, pixels
     kind       [n, K] int64, of each of these a number in `kinds`, 0 for no object
     variables  [n, V] uint8, the game's state
+    squares    [n, R, C] int64, of each square of a board a number in `kinds`
     episode    [n] int64, of examples in order of time"""
     splits: dict[str, Array]
     """Of train, validation and test the numbers of its examples, int64."""
     classes: tuple[str, ...] = ()
     """What the numbers of labels mean."""
     kinds: tuple[str, ...] = ()
-    """What the numbers of masks and boxes mean; the first is the background."""
+    """What the numbers of masks, boxes and squares mean; the first is the background."""
     variables: tuple[str, ...] = ()
     """The names of the V variables."""
+    places: Mapping[str, float] = field(default_factory=dict)
+    """Of the variables that say where something is: how many pixels of the screen one step is."""
     wanted: set[str] = field(default_factory=lambda: {"picture"})
     """What `take` returns: pictures, and what was required."""
 
@@ -102,10 +106,10 @@ class TaskConfig(Protocol):
 
 @dataclass(frozen=True)
 class Config:
-    name: Literal["digits", "frames", "mnist", "cifar10", "voc", "folder"] = "digits"
+    name: Literal["digits", "frames", "boards", "mnist", "cifar10", "voc", "folder"] = "digits"
     """digits are the 1,797 handwritten ones of scikit-learn, always there; frames what `rlplay
-    collect-frames` has recorded; voc is Pascal VOC 2012; folder has a folder of pictures for each
-    class."""
+    collect-frames` has recorded; boards positions of a board game in random styles; voc is Pascal
+    VOC 2012; folder has a folder of pictures for each class."""
     folder: str = "data"
     """Where mnist, cifar10 and voc lie or are fetched to; or the folder of pictures, or of frames,
     or with several folders of frames, itself."""
@@ -113,9 +117,13 @@ class Config:
     """Fetch mnist, cifar10 and voc where they are not there yet."""
     size: Annotated[int, Range(0, 4096)] = 0
     """Height and width that pictures are brought to; 0 for as they are, and for 128 where they
-    differ in size (voc and folder)."""
+    differ in size (voc and folder), 64 for boards."""
     grey: bool = False
     """One channel instead of the three colours."""
+    game: str = "connect_four"
+    """Of boards: whose, in one word, such as gomoku:size=9."""
+    num_boards: Annotated[int, Range(1)] = 6000
+    """Of boards: how many, over all splits."""
     num_stacked: Annotated[int, Range(1, 16)] = 1
     """Of frames: moments in one picture, oldest first, as agents see them."""
     validation: Annotated[float, Range(0, 0.9)] = 0.1
@@ -128,10 +136,19 @@ class Config:
     @property
     def world(self) -> str:
         """What runs are named after."""
+        if self.name == "boards":
+            return self.game.partition(":")[0]
         return Path(self.folder).name if self.name in ("frames", "folder") else self.name
 
-    def make(self) -> Source:
-        """Load the data. Raises Mistake where they are not there, not readable or too few."""
+    def make(self, rules: Callable[[str], BoardGame] | None = None) -> Source:
+        """Load the data; boards need the `rules` of a game written in one word. Raises Mistake
+        where they are not there, not readable or too few."""
+        if self.name == "boards":
+            from rlplay.perception import boards
+
+            assert rules is not None, "boards are made by the rules of their game"
+            game, shares = rules(self.game), (self.validation, self.test)
+            return boards.source(game, self.num_boards, self.size or 64, shares, self.seed)
         if self.name == "frames":
             from rlplay.perception import recorded
 
