@@ -87,7 +87,7 @@ def painted(squares: Array, size: int, family: Family, random: np.random.Generat
     """Return a board [R, C] as a picture [3, size, size] uint8 in a style of a family."""
     rows, columns = squares.shape
     left, top, wide, high = placed(rows, columns, size, random)
-    down, across = np.mgrid[0:size, 0:size] + 0.5  # [H, W] pixels
+    down, across = np.mgrid[0:size, 0:size].astype(np.float32) + 0.5  # [H, W] pixels
     x, y = (across - left) / wide, (down - top) / high  # in squares, from the board's corner
     column = np.clip(np.floor(x), 0, columns - 1).astype(int)
     row = np.clip(np.floor(y), 0, rows - 1).astype(int)
@@ -99,7 +99,8 @@ def painted(squares: Array, size: int, family: Family, random: np.random.Generat
     ground = distinct(family, (20, 235), [board], random)
     outside = np.maximum(np.abs(x - columns / 2) - columns / 2, np.abs(y - rows / 2) - rows / 2)
     frame = random.uniform(0, 0.4) * random.integers(2)  # around the squares, in squares
-    picture = np.broadcast_to(ground, (size, size, 3)).copy()
+    picture = np.empty((size, size, 3), np.float32)
+    picture[:] = ground
     blend(picture, board * random.uniform(0.6, 1.2), cover((outside - frame) * unit))
     surface = patterned(pattern, board, x, y, row + column, random)
     blend(picture, surface, cover(outside * unit))
@@ -109,7 +110,7 @@ def painted(squares: Array, size: int, family: Family, random: np.random.Generat
         inside = cover((outside - 0.02) * unit)
         blend(picture, board * random.uniform(0.3, 0.7), cover(nearest - line / 2) * inside)
 
-    shift = random.uniform(-0.06, 0.06, (2, rows, columns))  # of each stone
+    shift = random.uniform(-0.06, 0.06, (2, rows, columns)).astype(np.float32)  # of each stone
     u, v = x - column - 0.5 - shift[0, row, column], y - row - 0.5 - shift[1, row, column]
     radius = random.uniform(0.32, 0.44)
     if pattern == "holes":
@@ -161,11 +162,16 @@ WEIGHT = np.array([0.299, 0.587, 0.114])  # of red, green and blue in brightness
 def distinct(
     family: Family, bright: tuple[int, int], others: list[Array], random: np.random.Generator
 ) -> Array:
-    """Return a colour that others differ from."""
-    drawn = [colour(family, bright, random) for _ in range(12)]
-    least = [min(np.linalg.norm(one - other) for other in others) for one in drawn]
-    apart = np.flatnonzero(np.array(least) >= APART)
-    return drawn[apart[0] if len(apart) else int(np.argmax(least))]
+    """Return a colour that others differ from, or of twelve the one that does most."""
+    best, most = np.zeros(3), -1.0
+    for _ in range(12):
+        drawn = colour(family, bright, random)
+        least = min(np.linalg.norm(drawn - other) for other in others)
+        if least >= APART:
+            return drawn
+        if least > most:
+            best, most = drawn, float(least)
+    return best
 
 
 def patterned(
@@ -215,13 +221,13 @@ def cover(distance: Array) -> Array:
 
 def blend(picture: Array, ink: Array, share: Array) -> None:
     """Paint an ink, [3] or [H, W, 3], over a share [H, W] of each pixel."""
-    picture += share[..., None] * (ink - picture)
+    picture += share[..., None] * (ink - picture).astype(np.float32)
 
 
 def finished(picture: Array, x: Array, y: Array, random: np.random.Generator) -> Array:
     """Return a picture [H, W, 3] in its light and with its noise, as [3, H, W] uint8."""
     angle, fall = random.uniform(0, 2 * np.pi), random.uniform(0, 0.3)
     light = 1 - fall * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle))
-    noise = random.normal(0, random.uniform(0, 8), picture.shape)
+    noise = random.uniform(0, 8) * random.standard_normal(picture.shape, np.float32)
     seen = np.clip(picture * light[..., None] + noise, 0, 255)
     return np.round(seen).astype(np.uint8).transpose(2, 0, 1)

@@ -44,7 +44,7 @@ class Squares(Task):
         width = sum(found.shape[1] for found in maps) * PLACES**2
         hidden = config.hidden or width
         self.axes = Axes()
-        self.find = nn.Linear(self.axes(maps[-1]).numel(), config.hidden or 128)
+        self.find = nn.Linear(self.axes(maps[-1:]).numel(), config.hidden or 128)
         self.edges = Float32Linear(config.hidden or 128, 4)
         nn.init.normal_(self.edges.weight, std=1e-3)
         nn.init.zeros_(self.edges.bias)  # at first the whole picture
@@ -61,7 +61,7 @@ class Squares(Task):
         """Return these logits, and the board's edges [B, 4] float32: left, top, right, bottom, in
         pictures that reach from -1 to 1."""
         maps = self.encoder(self.prepared(picture))
-        found = F.relu(self.find(self.axes(maps[-1]).flatten(1)))
+        found = F.relu(self.find(self.axes(maps[-1:])))
         start = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=picture.device)
         edges = start + self.edges(self.dropout(found))
         grid = self.grid(edges)

@@ -43,6 +43,12 @@ class Variables(Classify):
             for stem, step in zip(stems, self.steps, strict=True)
         ]
 
+        value = torch.arange(VALUES)
+        bell = torch.softmax(-(((value - value[:, None]) / max(config.spread, 1e-2)) ** 2) / 2, 1)
+        exact = torch.eye(VALUES)
+        tables = [bell if step and config.spread else exact for step in self.steps]
+        self.targets = torch.stack(tables)  # [V, 256, 256]
+
     def forward(self, picture: Tensor) -> Tensor:
         """Return the logits [B, 256, V] float32 of the values of each variable."""
         return super().forward(picture).unflatten(1, (len(self.names), VALUES)).transpose(1, 2)
@@ -50,7 +56,12 @@ class Variables(Classify):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean cross-entropy over the variables, nats."""
         logits, truth = self(batch["picture"]), batch["variables"].long()
-        loss = F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing)
+        self.targets = self.targets.to(truth.device)
+        each = torch.arange(len(self.names), device=truth.device)
+        target = self.targets[each, truth]  # [B, V, 256]
+        loss = F.cross_entropy(
+            logits, target.transpose(1, 2), label_smoothing=self.config.smoothing
+        )
         return loss, {"accuracy": (logits.argmax(1) == truth).float().mean()}
 
     def examine(self, batches: Iterable[Batch]) -> dict[str, float]:
