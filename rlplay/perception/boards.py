@@ -53,7 +53,9 @@ def source(game: BoardGame, num: int, size: int, shares: tuple[float, float], se
     random = np.random.default_rng([*b"boards", seed])
     states = positions(game, num, random)
     squares = np.stack([game.cells(state) + 1 for state in states]).astype(np.int64)
-    ends = np.cumsum([num - round(shares[0] * num) - round(shares[1] * num), round(shares[0] * num)])
+    ends = np.cumsum(
+        [num - round(shares[0] * num) - round(shares[1] * num), round(shares[0] * num)]
+    )
     parts = np.split(np.arange(num), ends)
     splits = dict(zip(("train", "validation", "test"), parts, strict=True))
     pictures = np.empty((num, 3, size, size), np.uint8)
@@ -152,8 +154,8 @@ def colour(family: Family, bright: tuple[int, int], random: np.random.Generator)
     pure = np.clip(np.abs((hue / 60 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     mixed = 1 - random.uniform(0.2, 1) * (1 - pure)  # towards white
     mixed *= light / (mixed @ WEIGHT)
-    beyond = max(mixed.max() / 255 - 1, 0)
-    return (mixed + beyond * light) / (1 + beyond) if beyond else mixed
+    beyond = max(mixed.max() - 255, 0)
+    return mixed + beyond / max(mixed.max() - light, 1) * (light - mixed)  # no brighter than white
 
 
 WEIGHT = np.array([0.299, 0.587, 0.114])  # of red, green and blue in brightness, ITU-R 601
