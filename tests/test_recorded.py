@@ -1,4 +1,4 @@
-"""Laws of rlplay/perception/recorded.py: recorded play as examples, against the plain definition."""
+"""Laws of rlplay/perception/recorded.py: recorded play as examples, from scratch."""
 
 from __future__ import annotations
 

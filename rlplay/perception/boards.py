@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlplay.core import Array
+from rlplay.core import Array, Mistake
 from rlplay.game import BoardGame
-from rlplay.perception.data import Source
+from rlplay.perception.data import SPLITS, Source
 
 KINDS = ("empty", "first", "second")
 
@@ -49,15 +49,19 @@ APART = 75  # least distance between two colours that touch, as in RGB
 
 def source(game: BoardGame, num: int, size: int, shares: tuple[float, float], seed: int) -> Source:
     """Return boards of a game as pictures [num, 3, size, size] with their squares. `shares` are of
-    the validation and of the test; only the test has its styles."""
+    the validation and of the test; only the test has its styles. Raises Mistake where none would be
+    left to learn from."""
     random = np.random.default_rng([*b"boards", seed])
     states = positions(game, num, random)
     squares = np.stack([game.cells(state) + 1 for state in states]).astype(np.int64)
-    ends = np.cumsum(
-        [num - round(shares[0] * num) - round(shares[1] * num), round(shares[0] * num)]
-    )
-    parts = np.split(np.arange(num), ends)
-    splits = dict(zip(("train", "validation", "test"), parts, strict=True))
+    num_validation, num_test = (max(round(share * num), 1) for share in shares)
+    ends = [num - num_test - num_validation, num - num_test]
+    if ends[0] < 1:
+        raise Mistake(
+            f"of {num} boards none would be left to learn from: set data.num_boards to more, or"
+            " data.validation and data.test to less"
+        )
+    splits = dict(zip(SPLITS, np.split(np.arange(num), ends), strict=True))
     pictures = np.empty((num, 3, size, size), np.uint8)
     for name, index in splits.items():
         family = TESTED if name == "test" else LEARNED

@@ -136,10 +136,9 @@ class Squares(Task):
             for misread, (x, y) in zip(board.ravel(), places.reshape(-1, 2), strict=True):
                 left, top = int((x + 1) / 2 * width), int((y + 1) / 2 * height)
                 half = DOT + 2 * int(misread)
-                area = np.s_[
-                    max(top - half, 0) : top + half + 1, max(left - half, 0) : left + half + 1
-                ]
-                picture[:, *area] = np.array(RED if misread else GREEN)[:, None, None]
+                rows = slice(max(top - half, 0), max(top + half + 1, 0))
+                columns = slice(max(left - half, 0), max(left + half + 1, 0))
+                picture[:, rows, columns] = np.array(RED if misread else GREEN)[:, None, None]
         counts = wrong.sum((1, 2)).tolist()
         captions = [f"{count} wrong" if count else "right" for count in counts]
         inks = [RED if count else GREEN for count in counts]
