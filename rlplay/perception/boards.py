@@ -48,9 +48,9 @@ APART = 75  # least distance between two colours that touch, as in RGB
 
 
 def source(game: BoardGame, num: int, size: int, shares: tuple[float, float], seed: int) -> Source:
-    """Return boards of a game as pictures [num, 3, size, size] with their squares. `shares` are of
-    the validation and of the test; only the test has its styles. Raises Mistake where none would be
-    left to learn from."""
+    """Return boards of a game as pictures [num, 3, size, size], with their squares and their boxes.
+    `shares` are of the validation and of the test; only the test has its styles. Raises Mistake
+    where none would be left to learn from."""
     random = np.random.default_rng([*b"boards", seed])
     states = positions(game, num, random)
     squares = np.stack([game.cells(state) + 1 for state in states]).astype(np.int64)
@@ -63,12 +63,13 @@ def source(game: BoardGame, num: int, size: int, shares: tuple[float, float], se
         )
     splits = dict(zip(SPLITS, np.split(np.arange(num), ends), strict=True))
     pictures = np.empty((num, 3, size, size), np.uint8)
+    boxes = np.empty((num, 1, 4), np.float32)
     for name, index in splits.items():
         family = TESTED if name == "test" else LEARNED
         for number in index:
             own = np.random.default_rng([*b"style", seed, number])
-            pictures[number] = painted(squares[number], size, family, own)
-    arrays = {"picture": pictures, "squares": squares}
+            pictures[number], boxes[number] = painted(squares[number], size, family, own)
+    arrays = {"picture": pictures, "squares": squares, "boxes": boxes}
     return Source(f"{game.name}-boards", arrays, splits, kinds=KINDS)
 
 
@@ -89,8 +90,11 @@ def positions(game: BoardGame, num: int, random: np.random.Generator) -> Array:
     return chosen
 
 
-def painted(squares: Array, size: int, family: Family, random: np.random.Generator) -> Array:
-    """Return a board [R, C] as a picture [3, size, size] uint8 in a style of a family."""
+def painted(
+    squares: Array, size: int, family: Family, random: np.random.Generator
+) -> tuple[Array, tuple[float, ...]]:
+    """Return a board [R, C] as a picture [3, size, size] uint8 in a style of a family, and its
+    edges there: left, top, right, bottom, pixels."""
     rows, columns = squares.shape
     left, top, wide, high = placed(rows, columns, size, random)
     down, across = np.mgrid[0:size, 0:size].astype(np.float32) + 0.5  # [H, W] pixels
@@ -133,7 +137,8 @@ def painted(squares: Array, size: int, family: Family, random: np.random.Generat
         here = (there == number) * inside
         blend(picture, ink * random.uniform(0.3, 0.6), cover(distance - rim) * here)
         blend(picture, ink * shade, cover(distance) * here)
-    return finished(picture, across / size, down / size, random)
+    edges = (left, top, left + columns * wide, top + rows * high)
+    return finished(picture, across / size, down / size, random), edges
 
 
 def placed(

@@ -58,6 +58,8 @@ class Config:
         if self.target == "squares":
             from rlplay.perception.squares import Squares
 
+            if "boxes" in source.arrays:
+                source.require("boxes", self.name)  # to find the board
             return Squares(self, source)
         return Classify(self, source, len(source.classes))
 

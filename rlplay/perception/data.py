@@ -215,7 +215,7 @@ def benchmark(config: Config) -> Loaded:
     datasets = torchvision(config.name).datasets
     kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[config.name]
     parts = [
-        fetched(config, lambda train=train: kind(config.folder, train, download=config.fetch))
+        fetched(config, lambda fetch, train=train: kind(config.folder, train, download=fetch))
         for train in (True, False)
     ]
     pictures = np.concatenate([np.asarray(part.data) for part in parts])
@@ -233,12 +233,13 @@ def voc(config: Config) -> Loaded:
     for part in ("train", "val"):
         found = fetched(
             config,
-            lambda part=part: datasets.VOCSegmentation(
-                config.folder, image_set=part, download=config.fetch
+            lambda fetch, part=part: datasets.VOCSegmentation(
+                config.folder, image_set=part, download=fetch
             ),
         )
         pictures += [read(Path(file), size) for file in found.images]
-        masks += [read(Path(file), size, mask=True) for file in found.masks]
+        pairs = zip(found.masks, found.images, strict=True)
+        masks += [read_mask(Path(mask), Path(image), size) for mask, image in pairs]
         num.append(len(found))
     tested = np.arange(sum(num)) >= num[0]
     return {"picture": np.stack(pictures), "mask": np.stack(masks)}, tested, VOC_CLASSES
@@ -261,17 +262,20 @@ def folder(path: Path, size: int) -> Loaded:
     return {"picture": pictures, "label": label}, None, tuple(found.classes)
 
 
-def fetched(config: Config, make: Callable[[], Any]) -> Any:
-    """Return what a loader makes. Raises Mistake where the files are not there and could not be
-    fetched."""
-    try:
-        return make()
-    except (OSError, RuntimeError) as error:  # torchvision raises both
-        how = "could not be fetched" if config.fetch else "data.fetch is off"
-        raise Mistake(
-            f"{config.name} is not in {config.folder!r} and {how}: put its files there, as"
-            " torchvision lays them, or set data.folder to where they are"
-        ) from error
+def fetched(config: Config, make: Callable[[bool], Any]) -> Any:
+    """Return what a loader makes, given whether to fetch: where the files are there, it is not
+    asked to. Raises Mistake where they are not, or not whole, and could not be fetched."""
+    failed: Exception | None = None
+    for fetch in (False, True)[: 1 + config.fetch]:
+        try:
+            return make(fetch)
+        except (OSError, RuntimeError, ValueError, AssertionError) as error:  # torchvision's own
+            failed = error
+    how = "could not be fetched" if config.fetch else "data.fetch is off"
+    raise Mistake(
+        f"{config.name} is not in {config.folder!r}, or not whole, and {how}: put its files there,"
+        " as torchvision lays them, or set data.folder to where they are"
+    ) from failed
 
 
 def torchvision(name: str) -> Any:
@@ -291,19 +295,44 @@ def missing(what: str, module: str) -> Mistake:
     )
 
 
-def read(file: Path, size: int, mask: bool = False) -> Array:
-    """Return a picture [3, size, size], or a mask [size, size], uint8. Raises Mistake where the
-    file holds none."""
+def read(file: Path, size: int) -> Array:
+    """Return a picture [3, size, size] uint8. Raises Mistake where the file holds none."""
     from PIL import Image
 
     try:
         with Image.open(file) as opened:
-            if mask:
-                return np.asarray(opened.resize((size, size), Image.Resampling.NEAREST), np.uint8)
             scaled = opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
             return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Mistake(f"{file} cannot be read as a picture: remove it, or mend it") from error
+        raise unreadable(file) from error
+
+
+def read_mask(file: Path, picture: Path, size: int) -> Array:
+    """Return the mask [size, size] uint8 of a picture of Pascal VOC. Raises Mistake where the file
+    holds none, or does not fit the picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened, Image.open(picture) as beside:
+            if opened.mode not in ("P", "L") or opened.size != beside.size:
+                raise Mistake(
+                    f"{file} does not fit {picture}: a mask has the size of its picture and one"
+                    " number for each pixel; mend it, or take it off the lists in ImageSets"
+                )
+            mask = np.asarray(opened.resize((size, size), Image.Resampling.NEAREST), np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise unreadable(file) from error
+    foreign = mask[(mask >= len(VOC_CLASSES)) & (mask != 255)]
+    if len(foreign):
+        raise Mistake(
+            f"{file} has a class {foreign[0]}, but Pascal VOC has 0 to {len(VOC_CLASSES) - 1}, and"
+            " 255 for none: mend it, or take it off the lists in ImageSets"
+        )
+    return mask
+
+
+def unreadable(file: Path) -> Mistake:
+    return Mistake(f"{file} cannot be read as a picture: remove it, or mend it")
 
 
 def grey(pictures: Array) -> Array:

@@ -2,7 +2,8 @@
 
 One layer tells the board's four edges from what the encoder sees in each row and column; then the
 encoder's maps are looked up at places spread over every square (bilinear, Jaderberg et al. 2015),
-and two layers, the same for all squares, name what is there. The squares' labels alone teach both.
+and two layers, the same for all squares, name what is there. The squares' labels teach both, and
+the board's box teaches the first where it is known.
 """
 
 from __future__ import annotations
@@ -88,10 +89,21 @@ class Squares(Task):
         return torch.stack(both, 3)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logits, truth = self(batch["picture"]), batch["squares"]
+        """Return the cross-entropy, nats a square, and where the box is known how far the edges are
+        from it, in halves of the picture."""
+        (logits, edges), truth = self.look(batch["picture"]), batch["squares"]
         loss = F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing)
         right = logits.argmax(1) == truth
-        return loss, {"accuracy": right.float().mean(), "boards": right.all((1, 2)).float().mean()}
+        metrics = {
+            "accuracy": right.float().mean(),
+            "boards": right.flatten(1).all(1).float().mean(),
+        }
+        if "boxes" in batch:
+            height, width = batch["picture"].shape[2:]
+            size = torch.tensor([width, height, width, height], device=edges.device)
+            off = (edges - (batch["boxes"][:, 0] * 2 / size - 1)).abs().mean()
+            loss, metrics["edges"] = loss + off, off
+        return loss, metrics
 
     def examine(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Return the share of squares that are right, with its 95% interval, the share of boards on
@@ -103,7 +115,7 @@ class Squares(Task):
             total += F.cross_entropy(logits, truth, reduction="sum").item()
             same = logits.argmax(1) == truth
             squares, right = squares + same.numel(), right + int(same.sum())
-            boards, whole = boards + len(same), whole + int(same.all((1, 2)).sum())
+            boards, whole = boards + len(same), whole + int(same.flatten(1).all(1).sum())
         low, high = wilson(right, squares)
         return {
             "accuracy": right / squares,
