@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlplay.core import Array
-from rlplay.palette import GREEN, LINE, RED
+from rlplay.palette import GREEN, LINE, RED, SLATE
 from rlplay.perception import gallery
 from rlplay.perception.classify import Classify
 from rlplay.perception.data import Source
@@ -110,9 +110,9 @@ class Variables(Classify):
         where they are the same, else red."""
         said, truth = self(batch["picture"]).argmax(1).cpu(), batch["variables"].long().cpu()
         charts = np.empty((len(self.names), 3, VALUES, VALUES), np.uint8)
-        charts[:] = np.array((8, 9, 14))[:, None, None]
+        charts[:] = np.array(LINE)[:, None, None]
         places = np.arange(VALUES)
-        charts[:, :, VALUES - 1 - places, places] = np.array(LINE)[:, None] * 2
+        charts[:, :, VALUES - 1 - places, places] = np.array(SLATE)[:, None]
         for chart, upward, across in zip(charts, said.T.tolist(), truth.T.tolist(), strict=True):
             for y, x in zip(upward, across, strict=True):
                 top, left = max(VALUES - 1 - y - 2, 0), max(x - 2, 0)
