@@ -1,6 +1,6 @@
-"""Pictures with labels, to learn to see from: scikit-learn's digits; recorded play of a game; boards
-of board games; and MNIST, CIFAR-10, Pascal VOC (Everingham et al. 2010) and a folder of one's own by torchvision's
-loaders.
+"""Pictures with labels, to learn to see from: scikit-learn's digits; recorded play of a game;
+boards in many styles; and MNIST, CIFAR-10, Pascal VOC (Everingham et al. 2010) and a folder of
+one's own by torchvision's loaders.
 
 All of them become arrays and three splits, which depend on `Config.seed` alone. It knows
 no task: which kinds of label one needs, the task says.

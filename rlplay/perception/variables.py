@@ -101,8 +101,8 @@ class Variables(Classify):
             return found
         worst = max(off, key=lambda key: off[key])
         return (
-            f"{found}; places off by {metrics['pixels']:.2f} pixels on average, at most by"
-            f" {off[worst]:.2f} ({worst.partition('/')[2]})"
+            f"{found}; places off by {metrics['pixels']:.2f} pixels on average,"
+            f" {worst.partition('/')[2]} most, by {off[worst]:.2f}"
         )
 
     def draw(self, batch: Batch) -> dict[str, Array]:
