@@ -61,7 +61,7 @@ def source(game: BoardGame, num: int, size: int, shares: tuple[float, float], se
             f"of {num} boards none would be left to learn from: set data.num_boards to more, or"
             " data.validation and data.test to less"
         )
-    splits = dict(zip(SPLITS, np.split(np.arange(num), ends), strict=True))
+    splits: dict[str, Array] = dict(zip(SPLITS, np.split(np.arange(num), ends), strict=True))
     pictures = np.empty((num, 3, size, size), np.uint8)
     boxes = np.empty((num, 1, 4), np.float32)
     for name, index in splits.items():
