@@ -58,7 +58,7 @@ def sides(num: int) -> tuple[Callable[[], float], Callable[[], float]]:
     splits = dict(zip(data.SPLITS, np.split(np.arange(num + 20), [num, num + 10]), strict=True))
     classes = tuple(map(str, range(10)))
     source = Source("mnist", {"picture": pictures, "label": labels}, splits, classes)
-    data.Config.make = lambda self: source  # in place of the files
+    data.Config.make = lambda self, rules=None: source  # in place of the files
     lesson = config.load_any("mnist/classify", ["--device=cpu", "--log-every=1000000"])
     assert isinstance(lesson, config.Lesson)
     learning = Learning(lesson, print)

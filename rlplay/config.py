@@ -21,7 +21,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import yaml
 
@@ -44,6 +44,9 @@ from rlplay.settings import (
     parse,
     to_dict,
 )
+
+if TYPE_CHECKING:
+    from rlplay.game import BoardGame
 
 HOME = Path(__file__).resolve().parent.parent
 """The clone that this package belongs to: agents/, envs/ and configs/ lie in it."""
@@ -154,6 +157,16 @@ def world(text: str) -> EnvConfig:
     """Return the settings of an env written in one word, as in "gomoku:size=9,line=5". Raises
     Mistake."""
     return in_one_word("envs", text)
+
+
+def rules(text: str) -> BoardGame:
+    """Return the rules of a board game written as `world` takes it. Raises Mistake where it is
+    none."""
+    make: Any = getattr(world(text), "rules", None)
+    if make is None:
+        games = [name for name in names("envs") if hasattr(plugin("envs", name).Config, "rules")]
+        raise Mistake(f"{text!r} is no board game: set data.game to one of {', '.join(games)}")
+    return make()
 
 
 def in_one_word(kind: Literal["envs", "agents"], text: str) -> Any:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from rlplay import checkpoint, run
-from rlplay.config import Lesson
+from rlplay.config import Lesson, rules
 from rlplay.core import Array, Mistake, NonFinite, State
 from rlplay.metrics import Averages
 from rlplay.nets import hardware
@@ -39,7 +39,7 @@ class Learning:
         machine."""
         self.experiment = self.lesson = lesson
         self.announce = announce
-        self.source = lesson.data.make()
+        self.source = lesson.data.make(rules)
         self.device = hardware.device(lesson.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(lesson.seed)

@@ -32,11 +32,12 @@ def noise(shape: tuple[int, int, int], num: int = 24) -> Source:
         "boxes": np.concatenate([corners, corners + sizes], 2).astype(np.float32),
         "kind": random.integers(3, size=(num, 2)),
         "variables": random.integers(3, size=(num, 2), dtype=np.uint8),
+        "squares": random.integers(3, size=(num, 2, 3)),
         "episode": np.arange(num) // 4,
     }
     parts = np.array_split(np.arange(num), 3)
     splits, names = dict(zip(data.SPLITS, parts, strict=True)), ("a", "b", "c")
-    return Source("noise", arrays, splits, names, names, ("x", "y"))
+    return Source("noise", arrays, splits, names, names, ("x", "y"), {"x": 1.0})
 
 
 def made(name: str, source: Source) -> Task:
@@ -100,7 +101,7 @@ def test_task_says_what_it_is_for(name):
 @pytest.mark.parametrize("name", LESSONS)
 def test_config_of_a_task_takes_three_updates(name, monkeypatch):
     shape = {"digits": (1, 8, 8), "mnist": (1, 28, 28)}.get(name.split("/")[0], (3, 64, 64))
-    monkeypatch.setattr(data.Config, "make", lambda self: noise(shape))
+    monkeypatch.setattr(data.Config, "make", lambda self, rules=None: noise(shape))
     lesson: Any = config.load_any(name, ["--batch-size=4"])
     learning = Learning(lesson, print)
     for examples in list(learning.task.batches("train", 4))[:3]:

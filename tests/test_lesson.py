@@ -175,7 +175,7 @@ def test_shuffled_labels_do_not_help_on_held_out_pictures(lesson, tmp_path, monk
     flags = ("--data.test=0.5", "--epochs=8", "--task.encoder.width=0.5", "--num-drawn=0")
     make = Data.make
 
-    def shuffled(data: Data) -> Any:
+    def shuffled(data: Data, rules: Any = None) -> Any:
         source = make(data)
         random = np.random.default_rng(0)
         source.arrays["label"][:] = random.permutation(source.arrays["label"])
@@ -262,7 +262,7 @@ def test_pictures_of_other_channels_are_refused(lesson, tmp_path, monkeypatch):
     session.run(session.folder)
     make = Data.make
 
-    def coloured(data: Data) -> Any:
+    def coloured(data: Data, rules: Any = None) -> Any:
         source = make(data)
         source.arrays["picture"] = source.arrays["picture"].repeat(3, axis=1)
         return source

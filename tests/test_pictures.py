@@ -3,6 +3,8 @@ their masks and boxes."""
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import sys
 from pathlib import Path
 
@@ -88,6 +90,126 @@ def test_data_that_are_not_there_are_one_sentence(tmp_path, name):
     pytest.importorskip("torchvision")
     with pytest.raises(Mistake, match=rf"{name} is not in .* data.fetch is off"):
         data.Config(name, str(tmp_path), fetch=False).make()
+
+
+def idx(path: Path, array: np.ndarray) -> None:
+    """Write an array [...] uint8 as MNIST's files hold theirs: a magic number, sizes, bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = np.array([0x0800 + array.ndim, *array.shape], ">i4").tobytes()
+    path.write_bytes(head + array.tobytes())
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    """A folder with an MNIST of 60 pictures and 20 to test."""
+    pytest.importorskip("torchvision")
+    random, raw = np.random.default_rng(0), tmp_path / "MNIST" / "raw"
+    for name, num in (("train", 60), ("t10k", 20)):
+        pictures = random.integers(256, size=(num, 28, 28), dtype=np.uint8)
+        idx(raw / f"{name}-images-idx3-ubyte", pictures)
+        idx(raw / f"{name}-labels-idx1-ubyte", (np.arange(num) % 10).astype(np.uint8))
+    return tmp_path
+
+
+@pytest.mark.parametrize("fetch", [False, True])
+def test_mnist_is_read_as_torchvision_lays_it(mnist, fetch):
+    source = data.Config("mnist", str(mnist), fetch=fetch).make()
+    assert source.shape == (1, 28, 28)
+    assert source.classes == tuple("0123456789")
+    assert source.splits["test"].tolist() == list(range(60, 80))
+    assert np.asarray(source.arrays["label"])[50:70].tolist() == [*range(10), *range(10)]
+    raw = (mnist / "MNIST" / "raw" / "train-images-idx3-ubyte").read_bytes()[16:]
+    assert source.arrays["picture"][3].tobytes() == raw[3 * 784 : 4 * 784]
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+@pytest.mark.parametrize("left", [0, 3, 50])
+def test_mnist_cut_short_is_one_sentence(mnist, name, left):
+    path = mnist / "MNIST" / "raw" / name
+    path.write_bytes(path.read_bytes()[: min(left, path.stat().st_size - 1)])
+    with pytest.raises(Mistake, match=r"mnist is not in .*, or not whole, and data.fetch is off"):
+        data.Config("mnist", str(mnist), fetch=False).make()
+
+
+def test_cifar10_is_read_as_torchvision_lays_it(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("torchvision.datasets")
+    random, folder = np.random.default_rng(0), tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch", "batches.meta"]
+    sums, planes = {}, random.integers(256, size=(6, 10, 3072), dtype=np.uint8)
+    for i, name in enumerate(names):
+        entry = {"data": planes[min(i, 5)], "labels": [*range(10)]}
+        if name == "batches.meta":
+            entry = {"label_names": ["plane", *"bcdefghij"]}
+        (folder / name).write_bytes(pickle.dumps(entry))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    kind = datasets.CIFAR10
+    monkeypatch.setattr(kind, "train_list", [[name, sums[name]] for name in names[:5]])
+    monkeypatch.setattr(kind, "test_list", [["test_batch", sums["test_batch"]]])
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]}
+    monkeypatch.setattr(kind, "meta", meta)
+    source = data.Config("cifar10", str(tmp_path), fetch=False).make()
+    assert source.shape == (3, 32, 32)
+    assert source.classes == ("plane", *"bcdefghij")
+    assert source.splits["test"].tolist() == list(range(50, 60))
+    assert np.array_equal(source.arrays["picture"][12].ravel(), planes[1, 2])
+    (folder / "data_batch_2").write_bytes((folder / "data_batch_2").read_bytes()[:-9])
+    with pytest.raises(Mistake, match=r"cifar10 is not in .*, or not whole"):
+        data.Config("cifar10", str(tmp_path), fetch=False).make()
+
+
+@pytest.fixture
+def pascal(tmp_path: Path) -> Path:
+    """A folder with a Pascal VOC of six pictures and two to test, 30 x 20, and their masks."""
+    pytest.importorskip("torchvision")
+    home, random = tmp_path / "VOCdevkit" / "VOC2012", np.random.default_rng(0)
+    for name in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
+        (home / name).mkdir(parents=True)
+    for part, names in (("train", "abcdef"), ("val", "gh")):
+        (home / "ImageSets" / "Segmentation" / f"{part}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            picture = random.integers(256, size=(20, 30, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(home / "JPEGImages" / f"{name}.jpg")
+            mask = np.full((20, 30), 255, np.uint8)
+            mask[:, :15] = ord(name) - ord("a")
+            coloured = Image.fromarray(mask)
+            coloured.putpalette(bytes(range(256)) * 3)
+            coloured.save(home / "SegmentationClass" / f"{name}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("fetch", [False, True])
+def test_pascal_voc_is_read_as_torchvision_lays_it(pascal, fetch):
+    source = data.Config("voc", str(pascal), fetch=fetch, size=16).make()
+    assert source.shape == (3, 16, 16)
+    assert source.kinds[:2] == ("background", "aeroplane")
+    assert len(source.kinds) == 21
+    assert source.splits["test"].tolist() == [6, 7]
+    for number, mask in enumerate(np.asarray(source.arrays["mask"])):
+        assert (mask[:, :8] == number).all()
+        assert (mask[:, 8:] == 255).all()
+    assert data.Config("voc", str(pascal), fetch=False).make().shape == (3, 128, 128)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (np.zeros((20, 29), np.uint8), "does not fit .*b.jpg: a mask has the size of its picture"),
+        (np.zeros((20, 30, 3), np.uint8), "does not fit .*one number for each pixel"),
+        (np.full((20, 30), 21, np.uint8), "has a class 21, but Pascal VOC has 0 to 20, and 255"),
+        (b"foreign", "b.png cannot be read as a picture"),
+        (None, "b.png cannot be read as a picture"),
+    ],
+)
+def test_mask_that_does_not_fit_its_picture_is_one_sentence(pascal, mask, words):
+    path = pascal / "VOCdevkit" / "VOC2012" / "SegmentationClass" / "b.png"
+    path.unlink()
+    if isinstance(mask, bytes):
+        path.write_bytes(mask)
+    elif mask is not None:
+        Image.fromarray(mask).save(path)
+    with pytest.raises(Mistake, match=words):
+        data.Config("voc", str(pascal), fetch=False, size=16).make()
 
 
 def test_missing_torchvision_is_one_sentence(monkeypatch):

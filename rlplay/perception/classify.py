@@ -1,4 +1,5 @@
-"""Which of the classes a picture is of: an encoder, a layer or two, and cross-entropy."""
+"""Which of the classes a picture is of: an encoder, a layer or two, and cross-entropy. Of several
+labels at once, `Config.target` tells which; see variables.py and squares.py."""
 
 from __future__ import annotations
 
@@ -24,11 +25,15 @@ from rlplay.perception.task import Batch, Task
 @dataclass(frozen=True)
 class Config:
     name: Literal["classify"] = "classify"
+    target: Literal["label", "variables", "squares"] = "label"
+    """label is one class for each picture; variables are all those of a game's state, squares all
+    those of a board."""
     encoder: backbones.Config = field(default_factory=backbones.Config)
     """The network from picture to feature maps."""
-    pool: Literal["auto", "mean", "none"] = "auto"
+    pool: Literal["auto", "mean", "axes", "none"] = "auto"
     """mean reduces the coarsest map to the mean of each channel; auto does where it is coarser than
-    a sixteenth of the picture."""
+    a sixteenth of the picture; axes takes, of all maps, the greatest of each row and of each
+    column, which tell where things are."""
     hidden: Annotated[int, Range(0)] = 128
     """Width of the layer between features and classes; 0 for none."""
     dropout: Annotated[float, Range(0, 0.99)] = 0.0
@@ -36,35 +41,50 @@ class Config:
     2014)."""
     smoothing: Annotated[float, Range(0, 0.99)] = 0.0
     """Share of the certainty that the other classes get in the target (Szegedy et al. 2016)."""
+    spread: Annotated[float, Range(0, 64)] = 0.0
+    """Of variables: deviation of a bell over the values around the true one, which is the target
+    where a variable is a place; 0 for the true one alone (Diaz & Marathe 2019)."""
 
-    def make(self, source: Source) -> Classify:
-        """Build the task. Raises Mistake where the source has no label for each picture, or its
-        pictures do not suit the encoder."""
-        source.require("label", self.name)
-        return Classify(self, source)
+    def make(self, source: Source) -> Task:
+        """Build the task. Raises Mistake where the source has no such target for each picture, or
+        its pictures do not suit the encoder."""
+        source.require(self.target, self.name)
+        if self.target == "variables":
+            from rlplay.perception.variables import Variables
+
+            if "kind" in source.arrays:
+                source.require("kind", self.name)  # to know when a thing can be seen
+            return Variables(self, source)
+        if self.target == "squares":
+            from rlplay.perception.squares import Squares
+
+            if "boxes" in source.arrays:
+                source.require("boxes", self.name)  # to find the board
+            return Squares(self, source)
+        return Classify(self, source, len(source.classes))
 
 
 class Classify(Task):
     goal = "accuracy"
 
-    def __init__(self, config: Config, source: Source) -> None:
+    def __init__(self, config: Config, source: Source, num_outputs: int) -> None:
         super().__init__(source)
         self.config = config
         self.encoder = config.encoder.make(source.shape)
         self.eval()
         with torch.no_grad():
-            last = self.encoder(torch.zeros(1, *source.shape))[-1]
+            maps = self.encoder(torch.zeros(1, *source.shape))
         self.train()
         mean = config.pool == "mean" or (config.pool == "auto" and self.encoder.strides[-1] > 16)
-        self.pool = nn.AdaptiveAvgPool2d(1) if mean else nn.Identity()
-        width = last.shape[1] if mean else last.numel()
+        self.pool = Axes() if config.pool == "axes" else Last(mean)
+        width = self.pool(maps).numel()
         self.dropout = nn.Dropout(config.dropout)
         self.hidden = nn.Linear(width, config.hidden) if config.hidden else None
-        self.last = Float32Linear(config.hidden or width, len(source.classes))
+        self.last = Float32Linear(config.hidden or width, num_outputs)
 
     def forward(self, picture: Tensor) -> Tensor:
         """Return the logits [B, K] float32 of the classes of pictures [B, C, H, W] uint8."""
-        x = self.dropout(self.pool(self.encoder(self.prepared(picture))[-1]).flatten(1))
+        x = self.dropout(self.pool(self.encoder(self.prepared(picture))))
         if self.hidden is not None:
             x = self.dropout(F.relu(self.hidden(x)))
         return self.last(x)
@@ -124,6 +144,25 @@ class Classify(Task):
             )
             inks.append(GREEN if right else RED)
         return {"predictions": gallery.grid(batch["picture"].cpu().numpy(), captions, inks)}
+
+
+class Last(nn.Module):
+    """Maps [B, C, H, W] -> the coarsest, or the mean of each of its channels, [B, F]."""
+
+    def __init__(self, mean: bool) -> None:
+        super().__init__()
+        self.mean = mean
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return maps[-1].mean((2, 3)) if self.mean else maps[-1].flatten(1)
+
+
+class Axes(nn.Module):
+    """Maps [B, C, H, W] -> the greatest of each row and of each column of all, [B, F]."""
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        ends = [end for x in maps for end in (x.amax(3).flatten(1), x.amax(2).flatten(1))]
+        return torch.cat(ends, 1)
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:

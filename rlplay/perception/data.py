@@ -1,6 +1,6 @@
-"""Pictures with labels, to learn to see from: scikit-learn's digits; recorded play of a game; and
-MNIST, CIFAR-10, Pascal VOC (Everingham et al. 2010) and a folder of one's own by torchvision's
-loaders.
+"""Pictures with labels, to learn to see from: scikit-learn's digits; recorded play of a game;
+boards in many styles; and MNIST, CIFAR-10, Pascal VOC (Everingham et al. 2010) and a folder of
+one's own by torchvision's loaders.
 
 All of them become arrays and three splits, which depend on `Config.seed` alone. It knows
 no task: which kinds of label one needs, the task says.
@@ -18,6 +18,7 @@ import numpy as np
 from rlplay.core import Array, Mistake, Range
 
 if TYPE_CHECKING:
+    from rlplay.game import BoardGame
     from rlplay.nets import backbones
     from rlplay.perception.task import Task
 
@@ -55,15 +56,18 @@ class Source:
     boxes      [n, K, 4] float32, the objects' edges: left, top, right, bottom, pixels
     kind       [n, K] int64, of each of these a number in `kinds`, 0 for no object
     variables  [n, V] uint8, the game's state
+    squares    [n, R, C] int64, of each square of a board a number in `kinds`
     episode    [n] int64, of examples in order of time"""
     splits: dict[str, Array]
     """Of train, validation and test the numbers of its examples, int64."""
     classes: tuple[str, ...] = ()
     """What the numbers of labels mean."""
     kinds: tuple[str, ...] = ()
-    """What the numbers of masks and boxes mean; the first is the background."""
+    """What the numbers of masks, boxes and squares mean; the first is the background."""
     variables: tuple[str, ...] = ()
     """The names of the V variables."""
+    places: Mapping[str, float] = field(default_factory=dict)
+    """Of the variables that say where something is: how many pixels of the screen one step is."""
     wanted: set[str] = field(default_factory=lambda: {"picture"})
     """What `take` returns: pictures, and what was required."""
 
@@ -102,10 +106,10 @@ class TaskConfig(Protocol):
 
 @dataclass(frozen=True)
 class Config:
-    name: Literal["digits", "frames", "mnist", "cifar10", "voc", "folder"] = "digits"
+    name: Literal["digits", "frames", "boards", "mnist", "cifar10", "voc", "folder"] = "digits"
     """digits are the 1,797 handwritten ones of scikit-learn, always there; frames what `rlplay
-    collect-frames` has recorded; voc is Pascal VOC 2012; folder has a folder of pictures for each
-    class."""
+    collect-frames` has recorded; boards positions of a board game in random styles; voc is Pascal
+    VOC 2012; folder has a folder of pictures for each class."""
     folder: str = "data"
     """Where mnist, cifar10 and voc lie or are fetched to; or the folder of pictures, or of frames,
     or with several folders of frames, itself."""
@@ -113,9 +117,13 @@ class Config:
     """Fetch mnist, cifar10 and voc where they are not there yet."""
     size: Annotated[int, Range(0, 4096)] = 0
     """Height and width that pictures are brought to; 0 for as they are, and for 128 where they
-    differ in size (voc and folder)."""
+    differ in size (voc and folder), 64 for boards."""
     grey: bool = False
     """One channel instead of the three colours."""
+    game: str = "connect_four"
+    """Of boards: whose, in one word, such as gomoku:size=9."""
+    num_boards: Annotated[int, Range(1)] = 6000
+    """Of boards: how many, over all splits."""
     num_stacked: Annotated[int, Range(1, 16)] = 1
     """Of frames: moments in one picture, oldest first, as agents see them."""
     validation: Annotated[float, Range(0, 0.9)] = 0.1
@@ -128,10 +136,19 @@ class Config:
     @property
     def world(self) -> str:
         """What runs are named after."""
+        if self.name == "boards":
+            return self.game.partition(":")[0]
         return Path(self.folder).name if self.name in ("frames", "folder") else self.name
 
-    def make(self) -> Source:
-        """Load the data. Raises Mistake where they are not there, not readable or too few."""
+    def make(self, rules: Callable[[str], BoardGame] | None = None) -> Source:
+        """Load the data; boards need the `rules` of a game written in one word. Raises Mistake
+        where they are not there, not readable or too few."""
+        if self.name == "boards":
+            from rlplay.perception import boards
+
+            assert rules is not None, "boards are made by the rules of their game"
+            game, shares = rules(self.game), (self.validation, self.test)
+            return boards.source(game, self.num_boards, self.size or 64, shares, self.seed)
         if self.name == "frames":
             from rlplay.perception import recorded
 
@@ -198,7 +215,7 @@ def benchmark(config: Config) -> Loaded:
     datasets = torchvision(config.name).datasets
     kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[config.name]
     parts = [
-        fetched(config, lambda train=train: kind(config.folder, train, download=config.fetch))
+        fetched(config, lambda fetch, train=train: kind(config.folder, train, download=fetch))
         for train in (True, False)
     ]
     pictures = np.concatenate([np.asarray(part.data) for part in parts])
@@ -216,12 +233,13 @@ def voc(config: Config) -> Loaded:
     for part in ("train", "val"):
         found = fetched(
             config,
-            lambda part=part: datasets.VOCSegmentation(
-                config.folder, image_set=part, download=config.fetch
+            lambda fetch, part=part: datasets.VOCSegmentation(
+                config.folder, image_set=part, download=fetch
             ),
         )
         pictures += [read(Path(file), size) for file in found.images]
-        masks += [read(Path(file), size, mask=True) for file in found.masks]
+        pairs = zip(found.masks, found.images, strict=True)
+        masks += [read_mask(Path(mask), Path(image), size) for mask, image in pairs]
         num.append(len(found))
     tested = np.arange(sum(num)) >= num[0]
     return {"picture": np.stack(pictures), "mask": np.stack(masks)}, tested, VOC_CLASSES
@@ -244,17 +262,20 @@ def folder(path: Path, size: int) -> Loaded:
     return {"picture": pictures, "label": label}, None, tuple(found.classes)
 
 
-def fetched(config: Config, make: Callable[[], Any]) -> Any:
-    """Return what a loader makes. Raises Mistake where the files are not there and could not be
-    fetched."""
-    try:
-        return make()
-    except (OSError, RuntimeError) as error:  # torchvision raises both
-        how = "could not be fetched" if config.fetch else "data.fetch is off"
-        raise Mistake(
-            f"{config.name} is not in {config.folder!r} and {how}: put its files there, as"
-            " torchvision lays them, or set data.folder to where they are"
-        ) from error
+def fetched(config: Config, make: Callable[[bool], Any]) -> Any:
+    """Return what a loader makes, given whether to fetch: where the files are there, it is not
+    asked to. Raises Mistake where they are not, or not whole, and could not be fetched."""
+    failed: Exception | None = None
+    for fetch in (False, True)[: 1 + config.fetch]:
+        try:
+            return make(fetch)
+        except (OSError, RuntimeError, ValueError, AssertionError) as error:  # torchvision's own
+            failed = error
+    how = "could not be fetched" if config.fetch else "data.fetch is off"
+    raise Mistake(
+        f"{config.name} is not in {config.folder!r}, or not whole, and {how}: put its files there,"
+        " as torchvision lays them, or set data.folder to where they are"
+    ) from failed
 
 
 def torchvision(name: str) -> Any:
@@ -284,19 +305,44 @@ def missing(what: str, module: str) -> Mistake:
     )
 
 
-def read(file: Path, size: int, mask: bool = False) -> Array:
-    """Return a picture [3, size, size], or a mask [size, size], uint8. Raises Mistake where the
-    file holds none."""
+def read(file: Path, size: int) -> Array:
+    """Return a picture [3, size, size] uint8. Raises Mistake where the file holds none."""
     from PIL import Image
 
     try:
         with Image.open(file) as opened:
-            if mask:
-                return np.asarray(opened.resize((size, size), Image.Resampling.NEAREST), np.uint8)
             scaled = opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
             return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Mistake(f"{file} cannot be read as a picture: remove it, or mend it") from error
+        raise unreadable(file) from error
+
+
+def read_mask(file: Path, picture: Path, size: int) -> Array:
+    """Return the mask [size, size] uint8 of a picture of Pascal VOC. Raises Mistake where the file
+    holds none, or does not fit the picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened, Image.open(picture) as beside:
+            if opened.mode not in ("P", "L") or opened.size != beside.size:
+                raise Mistake(
+                    f"{file} does not fit {picture}: a mask has the size of its picture and one"
+                    " number for each pixel; mend it, or take it off the lists in ImageSets"
+                )
+            mask = np.asarray(opened.resize((size, size), Image.Resampling.NEAREST), np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise unreadable(file) from error
+    foreign = mask[(mask >= len(VOC_CLASSES)) & (mask != 255)]
+    if len(foreign):
+        raise Mistake(
+            f"{file} has a class {foreign[0]}, but Pascal VOC has 0 to {len(VOC_CLASSES) - 1}, and"
+            " 255 for none: mend it, or take it off the lists in ImageSets"
+        )
+    return mask
+
+
+def unreadable(file: Path) -> Mistake:
+    return Mistake(f"{file} cannot be read as a picture: remove it, or mend it")
 
 
 def grey(pictures: Array) -> Array:

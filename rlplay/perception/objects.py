@@ -40,7 +40,8 @@ class Object:
 
 
 class Labels(Protocol):
-    """What a file of labels/ knows about its game."""
+    """What a file of labels/ knows about its game; and as STEPS, of the variables called ..._x and
+    ..._y that do not count in pixels, how many of them one step is."""
 
     VARIABLES: dict[str, int]
     """Addresses in RAM of what the game's state is made of, by name."""

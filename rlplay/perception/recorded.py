@@ -18,7 +18,7 @@ import numpy as np
 from rlplay.core import Array, Mistake
 from rlplay.perception.data import Column, Source, grey, resized
 from rlplay.perception.frames import MANIFEST, NO_ACTION, Frames, split
-from rlplay.perception.objects import class_map, games
+from rlplay.perception.objects import class_map, games, state
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def source(folder: Path, view: View, validation: float, test: float, seed: int) 
     arrays: dict[str, Column] = {"picture": Pictures(play), "episode": play.episode}
     kinds: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
+    places: dict[str, float] = {}
     if len(names) > 1:
         each = [names.index(part.game) for part in play.parts]
         classes, arrays["label"] = tuple(names), np.repeat(each, play.lengths)
@@ -63,10 +64,12 @@ def source(folder: Path, view: View, validation: float, test: float, seed: int) 
             kinds, variables = ("background", *labels.KINDS), tuple(labels.VARIABLES)
             found = Labels(play)
             arrays |= {"mask": Masks(found), "boxes": Boxes(found), "kind": Kinds(found)}
-            arrays["variables"] = play.gathered("ram")[:, list(labels.VARIABLES.values())]
+            arrays["variables"] = state(play.gathered("ram"), labels.VARIABLES)
+            steps = getattr(labels, "STEPS", {})
+            places = {v: steps.get(v, 1.0) for v in variables if v.endswith(("_x", "_y"))}
     splits = play.splits(validation, test, seed)
     splits = {name: index[labelled[index]] for name, index in splits.items()}
-    return Source("-".join(names), arrays, splits, classes, kinds, variables)
+    return Source("-".join(names), arrays, splits, classes, kinds, variables, places)
 
 
 class Play:

@@ -23,6 +23,7 @@ VARIABLES = {
     "lives": 73,
     "score": 104,
 }
+STEPS = {"invaders_y": 2.0, "shot_y": 2.0}
 KINDS = ("player", "invader", "shield", "shot", "bomb", "saucer", "explosion")
 
 GREEN, OLIVE, BROWN, GREY, PURPLE = 196, 20, 52, 6, 82

@@ -1,0 +1,244 @@
+"""Boards as pictures, to be read back square by square: positions of random play, each drawn in a
+style of its own.
+
+The board's place and size, colours, stones, lines, light and noise are drawn at random. One thing
+holds in every style: the stones of the first player are darker than those of the second. The test
+is of other styles than the training: no shape of stones, no pattern of the board and no hue of
+either that occurs in one occurs in the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlplay.core import Array, Mistake
+from rlplay.game import BoardGame
+from rlplay.perception.data import SPLITS, Source
+
+KINDS = ("empty", "first", "second")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What styles are drawn from."""
+
+    shapes: tuple[str, ...]
+    """Of the stones."""
+    patterns: tuple[str, ...]
+    """Of the board."""
+    hues: tuple[tuple[float, float], ...]
+    """From where to where on the circle of hues, degrees, of all that has a colour."""
+
+
+LEARNED = Family(
+    ("disc", "square", "diamond", "ring", "cross"),
+    ("plain", "checkered", "holes"),
+    ((-100, 10), (70, 190)),
+)
+TESTED = Family(
+    ("hexagon", "star", "target"),
+    ("striped", "marbled"),
+    ((20, 60), (200, 250)),
+)
+DARK, LIGHT, BETWEEN = (15, 75), (180, 245), (100, 140)
+"""Brightness of the first player's stones, of the second's, and of holes in a board, 0..255."""
+APART = 75  # least distance between two colours that touch, as in RGB
+
+
+def source(game: BoardGame, num: int, size: int, shares: tuple[float, float], seed: int) -> Source:
+    """Return boards of a game as pictures [num, 3, size, size], with their squares and their boxes.
+    `shares` are of the validation and of the test; only the test has its styles. Raises Mistake
+    where none would be left to learn from."""
+    random = np.random.default_rng([*b"boards", seed])
+    states = positions(game, num, random)
+    squares = np.stack([game.cells(state) + 1 for state in states]).astype(np.int64)
+    num_validation, num_test = (max(round(share * num), 1) for share in shares)
+    ends = [num - num_test - num_validation, num - num_test]
+    if ends[0] < 1:
+        raise Mistake(
+            f"of {num} boards none would be left to learn from: set data.num_boards to more, or"
+            " data.validation and data.test to less"
+        )
+    splits: dict[str, Array] = dict(zip(SPLITS, np.split(np.arange(num), ends), strict=True))
+    pictures = np.empty((num, 3, size, size), np.uint8)
+    boxes = np.empty((num, 1, 4), np.float32)
+    for name, index in splits.items():
+        family = TESTED if name == "test" else LEARNED
+        for number in index:
+            own = np.random.default_rng([*b"style", seed, number])
+            pictures[number], boxes[number] = painted(squares[number], size, family, own)
+    arrays = {"picture": pictures, "squares": squares, "boxes": boxes}
+    return Source(f"{game.name}-boards", arrays, splits, kinds=KINDS)
+
+
+def positions(game: BoardGame, num: int, random: np.random.Generator) -> Array:
+    """Return a position of each of `num` games played at random, any of the game's positions as
+    likely as another."""
+    state = game.start(num)
+    chosen, going = state.copy(), np.arange(num)
+    for moves in range(2, game.max_moves + 2):
+        mask = game.action_mask(state[going])
+        action = (random.random(mask.shape) * mask).argmax(1)
+        state[going] = game.play(state[going], action)
+        taken = going[random.random(len(going)) < 1 / moves]
+        chosen[taken] = state[taken]
+        going = going[~game.over(state[going])]
+        if not len(going):
+            break
+    return chosen
+
+
+def painted(
+    squares: Array, size: int, family: Family, random: np.random.Generator
+) -> tuple[Array, tuple[float, ...]]:
+    """Return a board [R, C] as a picture [3, size, size] uint8 in a style of a family, and its
+    edges there: left, top, right, bottom, pixels."""
+    rows, columns = squares.shape
+    left, top, wide, high = placed(rows, columns, size, random)
+    down, across = np.mgrid[0:size, 0:size].astype(np.float32) + 0.5  # [H, W] pixels
+    x, y = (across - left) / wide, (down - top) / high  # in squares, from the board's corner
+    column = np.clip(np.floor(x), 0, columns - 1).astype(int)
+    row = np.clip(np.floor(y), 0, rows - 1).astype(int)
+    unit = min(wide, high)  # pixels
+
+    pattern, shape = random.choice(family.patterns), random.choice(family.shapes)
+    stones = [colour(family, DARK, random), colour(family, LIGHT, random)]
+    board = distinct(family, (60, 210), stones, random)
+    ground = distinct(family, (20, 235), [board], random)
+    outside = np.maximum(np.abs(x - columns / 2) - columns / 2, np.abs(y - rows / 2) - rows / 2)
+    frame = random.uniform(0, 0.4) * random.integers(2)  # around the squares, in squares
+    picture = np.empty((size, size, 3), np.float32)
+    picture[:] = ground
+    blend(picture, board * random.uniform(0.6, 1.2), cover((outside - frame) * unit))
+    surface = patterned(pattern, board, x, y, row + column, random)
+    blend(picture, surface, cover(outside * unit))
+    if random.random() < 0.5 and pattern != "holes":
+        line = random.uniform(0.5, 1.5)  # pixels, half the width
+        nearest = np.minimum(np.abs(x - np.round(x)) * wide, np.abs(y - np.round(y)) * high)
+        inside = cover((outside - 0.02) * unit)
+        blend(picture, board * random.uniform(0.3, 0.7), cover(nearest - line / 2) * inside)
+
+    shift = random.uniform(-0.06, 0.06, (2, rows, columns)).astype(np.float32)  # of each stone
+    u, v = x - column - 0.5 - shift[0, row, column], y - row - 0.5 - shift[1, row, column]
+    radius = random.uniform(0.32, 0.44)
+    if pattern == "holes":
+        hole = distinct(family, BETWEEN, [*stones, board], random)
+        deep = np.hypot(x - column - 0.5, y - row - 0.5) - random.uniform(0.36, 0.44)
+        blend(picture, hole, cover(deep * unit) * cover(outside * unit))
+    distance = outline(shape, u, v, radius) * unit
+    rim = random.uniform(0.7, 1.5) * random.integers(2)  # pixels
+    bulge = random.uniform(0, 0.35) * random.integers(2)  # how much of a marble a stone is
+    shade = 1 + bulge * (0.5 - np.hypot(u + 0.15, v + 0.15) / radius)[..., None]
+    there = squares[row, column]
+    inside = cover(outside * unit - 1)
+    for number, ink in enumerate(stones, start=1):
+        here = (there == number) * inside
+        blend(picture, ink * random.uniform(0.3, 0.6), cover(distance - rim) * here)
+        blend(picture, ink * shade, cover(distance) * here)
+    edges = (left, top, left + columns * wide, top + rows * high)
+    return finished(picture, across / size, down / size, random), edges
+
+
+def placed(
+    rows: int, columns: int, size: int, random: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """Return where a board lies in a picture: its left and top, and the width and height of a
+    square, pixels. It covers 72% to 96% of the picture, in the longer direction."""
+    stretch = random.uniform(0.92, 1.08)  # of a square, width against height
+    share = random.uniform(0.72, 0.96)
+    unit = share * size / max(columns * stretch, rows / stretch)
+    wide, high = unit * stretch, unit / stretch
+    left = random.uniform(0.02, 0.98 - columns * wide / size) * size
+    room = size - rows * high
+    top = room / 2 + random.uniform(-0.5, 0.5) * min(room - 0.04 * size, 0.24 * size)
+    return left, top, wide, high
+
+
+def colour(family: Family, bright: tuple[int, int], random: np.random.Generator) -> Array:
+    """Return a colour [3], 0..255, of a family's hues and of a brightness."""
+    start, stop = family.hues[random.integers(len(family.hues))]
+    hue, light = random.uniform(start, stop), random.uniform(*bright)
+    pure = np.clip(np.abs((hue / 60 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
+    mixed = 1 - random.uniform(0.2, 1) * (1 - pure)  # towards white
+    mixed *= light / (mixed @ WEIGHT)
+    beyond = max(mixed.max() - 255, 0)
+    return mixed + beyond / max(mixed.max() - light, 1) * (light - mixed)  # no brighter than white
+
+
+WEIGHT = np.array([0.299, 0.587, 0.114])  # of red, green and blue in brightness, ITU-R 601
+
+
+def distinct(
+    family: Family, bright: tuple[int, int], others: list[Array], random: np.random.Generator
+) -> Array:
+    """Return a colour that others differ from, or of twelve the one that does most."""
+    best, most = np.zeros(3), -1.0
+    for _ in range(12):
+        drawn = colour(family, bright, random)
+        least = min(np.linalg.norm(drawn - other) for other in others)
+        if least >= APART:
+            return drawn
+        if least > most:
+            best, most = drawn, float(least)
+    return best
+
+
+def patterned(
+    pattern: str, board: Array, x: Array, y: Array, parity: Array, random: np.random.Generator
+) -> Array:
+    """Return the board's surface [H, W, 3], at places x, y in squares."""
+    wave, phase = random.uniform(0.08, 0.2), random.uniform(0, 2 * np.pi, 4)
+    if pattern == "checkered":
+        light = np.where(parity % 2, 1 + wave, 1 - wave)
+    elif pattern == "striped":
+        across = random.uniform(-0.3, 0.3) * x + y
+        light = 1 + wave * np.sin(random.uniform(4, 12) * across + phase[0])
+    elif pattern == "marbled":
+        bend = np.sin(1.7 * x + phase[0]) + np.sin(1.3 * y + phase[1])
+        light = 1 + wave * np.sin(2 * bend + 2.1 * (x - y) + phase[2])
+    else:
+        light = np.ones_like(x)
+    return board * light[..., None]
+
+
+def outline(shape: str, u: Array, v: Array, radius: float) -> Array:
+    """Return how far places u, v, in squares from a stone's middle, lie outside the stone."""
+    away = np.hypot(u, v)
+    if shape == "square":
+        return np.maximum(np.abs(u), np.abs(v)) - 0.88 * radius
+    if shape == "diamond":
+        return (np.abs(u) + np.abs(v) - 1.25 * radius) / np.sqrt(2)
+    if shape == "ring":
+        return np.abs(away - 0.72 * radius) - 0.32 * radius
+    if shape == "cross":
+        one, other = np.abs(u + v) / np.sqrt(2), np.abs(u - v) / np.sqrt(2)
+        return np.maximum(np.minimum(one, other) - 0.36 * radius, np.maximum(one, other) - radius)
+    if shape == "hexagon":
+        return np.maximum(np.abs(v), np.abs(u) * 0.866 + np.abs(v) * 0.5) - 0.92 * radius
+    if shape == "star":
+        angle = np.arctan2(v, u)
+        return away - radius * (0.82 + 0.2 * np.cos(5 * angle))
+    if shape == "target":
+        return np.minimum(away - 0.4 * radius, np.abs(away - 0.82 * radius) - 0.2 * radius)
+    return away - radius
+
+
+def cover(distance: Array) -> Array:
+    """Return the share [H, W] of each pixel that lies inside, given how far out its middle is."""
+    return np.clip(0.5 - distance, 0, 1)
+
+
+def blend(picture: Array, ink: Array, share: Array) -> None:
+    """Paint an ink, [3] or [H, W, 3], over a share [H, W] of each pixel."""
+    picture += share[..., None] * (ink - picture).astype(np.float32)
+
+
+def finished(picture: Array, x: Array, y: Array, random: np.random.Generator) -> Array:
+    """Return a picture [H, W, 3] in its light and with its noise, as [3, H, W] uint8."""
+    angle, fall = random.uniform(0, 2 * np.pi), random.uniform(0, 0.3)
+    light = 1 - fall * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle))
+    noise = random.uniform(0, 8) * random.standard_normal(picture.shape, np.float32)
+    seen = np.clip(picture * light[..., None] + noise, 0, 255)
+    return np.round(seen).astype(np.uint8).transpose(2, 0, 1)
