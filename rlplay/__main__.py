@@ -34,6 +34,7 @@ rlplay: train agents that play, and watch them learn
   rlplay ladder [RUN] [--settings]      Elo of all checkpoints of a run that plays a game
   rlplay play [GAME] [--against RUN]    play a board game yourself; --side first|second
   rlplay collect-frames GAME            frames to learn to see from; --steps N, --policy uniform|RUN
+  rlplay explain [RUN] [--settings]     what it looks at, as a page; --checkpoint, --max-steps N
   rlplay list envs|agents|tasks|configs|runs  what there is; --json
   rlplay doctor                         check this machine, and how to mend it
   rlplay tensorboard [--port PORT]      follow the trainings in a browser
@@ -351,6 +352,13 @@ def collect_frames(words: list[str], root: Path) -> int:
     return show_help() if asks_help(words) else collect.from_words(words, root)
 
 
+def explain(words: list[str], root: Path) -> int:
+    """Draw what a network looks for and looks at, and how easily it is deceived."""
+    from rlplay import explain
+
+    return show_help() if asks_help(words) else explain.from_words(words, root)
+
+
 def list_(words: list[str], root: Path) -> int:
     """List what there is."""
     from rlplay import config, run
@@ -440,6 +448,7 @@ VERBS = {
     "ladder": ladder,
     "play": play,
     "collect-frames": collect_frames,
+    "explain": explain,
     "list": list_,
     "doctor": doctor,
     "tensorboard": tensorboard,
