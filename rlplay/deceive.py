@@ -35,6 +35,7 @@ Measure = Callable[[Attack], tuple[float, float, float]]
 """From an attack to how well it does then: the mean, and its 95% interval."""
 FAST, FOR_ALL, CHANCE = "fast gradient sign", "one change for all pictures", "noise of that size"
 PATCH, SQUARE = "patch", "patch of noise"
+TASK, AGENT = (0, 8, 16, 32, 48, 64), (0, 1, 2, 4, 8, 16)  # epsilons, where none are set
 APART = 1000  # seeds between the episode that attacks are prepared on and those they are tried on
 
 
@@ -42,7 +43,7 @@ def deceived(
     subject: Subject,
     folder: Path,
     index: Sequence[int],
-    epsilons: Sequence[int],
+    epsilons: Sequence[int],  # empty for what suits
     patches: Sequence[float],
     num_episodes: int,
     max_steps: int,
@@ -60,6 +61,7 @@ def deceived(
         assert subject.labels is not None
         measure = partial(accuracy, scores, device, subject.pictures, subject.labels)
         unit, about = "accuracy", f"share of {len(subject.labels):,} test pictures told right"
+    epsilons = epsilons or (TASK if subject.player is None else AGENT)
     clean = measure(lambda pictures, right: pictures)
     found: dict[str, list[Point]] = {FAST: [], FOR_ALL: [], CHANCE: []}
     for epsilon in sorted(set(epsilons)):
@@ -73,7 +75,7 @@ def deceived(
             found[name].append(Point(epsilon, *(measure(attack) if epsilon else clean)))
         announce(
             f"{unit} at epsilon {epsilon}: "
-            + ", ".join(f"{name} {number(found[name][-1].mean)}" for name in attacks)
+            + ", ".join(f"{name} {told(found[name][-1], unit)}" for name in attacks)
         )
     height, width = subject.pictures.shape[2:]
     sides = sorted({max(1, round(share * min(height, width))) for share in patches if share})
@@ -86,7 +88,7 @@ def deceived(
         covered[SQUARE].append(Point(side, *measure(pasted(chance, seed))))
         announce(
             f"{unit} with a patch of {side} pixels: "
-            + ", ".join(f"{name} {number(points[-1].mean)}" for name, points in covered.items())
+            + ", ".join(f"{name} {told(points[-1], unit)}" for name, points in covered.items())
         )
     curves(folder, unit, found, covered if sides else {})
     report = {
@@ -99,7 +101,7 @@ def deceived(
     shown = max(2, sorted(epsilons)[len(epsilons) // 2])
     examples(subject, folder, index, shown, seed, square)
     table = [[f"{unit} at epsilon", *(f"{point.size:g}" for point in found[FAST])]]
-    table += [[name, *map(told, points)] for name, points in found.items()]
+    table += [[name, *(told(point, unit) for point in points)] for name, points in found.items()]
     return Exhibit(
         "How easily it is deceived",
         "Every pixel is moved by epsilon of 255 grey levels: each picture's own way, by the sign"
@@ -119,8 +121,9 @@ def deceived(
     )  # fmt: skip
 
 
-def told(point: Point) -> str:
-    return f"{number(point.mean)} ({number(point.low)} to {number(point.high)})"
+def told(point: Point, unit: str) -> str:
+    mean, low, high = (f"{x:.1%}" if unit == "accuracy" else number(x) for x in point[1:])
+    return f"{mean} ({low} to {high})"
 
 
 def as_json(found: Mapping[str, Sequence[Point]]) -> dict[str, list[dict[str, float]]]:
@@ -134,15 +137,18 @@ def curves(
     covered: Mapping[str, Sequence[Point]],
 ) -> None:
     """Draw the curves of both kinds of attack side by side."""
-    kinds = {"epsilon, grey levels of 255": found, "side of the patch, pixels": covered}
+    kinds = {
+        (f"{unit.capitalize()}, every pixel moved", "epsilon, grey levels of 255"): found,
+        (f"{unit.capitalize()}, a patch on it", "side of the patch, pixels"): covered,
+    }
     panels = [
         plot.Panel(
-            f"{unit.capitalize()} under attack",
+            title,
             x_title,
             {name: as_curve(points) for name, points in some.items()},
             share=unit == "accuracy",
         )
-        for x_title, some in kinds.items()
+        for (title, x_title), some in kinds.items()
         if some
     ]
     plot.save(plot.figure(panels), folder, "adversarial")
@@ -182,4 +188,4 @@ def examples(
         captions.append([names[0], "", *names[1:]])
     heads = ["picture", "its change", "fast gradient", "one for all", "noise"]
     heads += ["patch"] * (square is not None)
-    write(folder, "examples.png", gallery.table(rows, heads, (), captions, cell=112))
+    write(folder, "examples.png", gallery.table(rows, heads, (), captions, cell=126))

@@ -24,7 +24,7 @@ from rlplay.record import encoder
 from rlplay.subject import Subject
 
 VALUE, CHOICE = (255, 84, 64), (64, 150, 255)  # red and blue, on grey
-STRIP, LARGE = 44, 112  # pixels of one moment of a filter, of a picture
+STRIP, LARGE = 44, 126  # pixels of one moment of a filter, of a picture
 MOVED = " Of stacked frames red is the newest, blue the oldest: what stands still is grey."
 
 
@@ -90,18 +90,19 @@ def excited(
     subject: Subject, folder: Path, layer: int, num_units: int, num_patches: int
 ) -> Exhibit:
     """Draw what excites the units of a layer most."""
-    found = filters.exciting(subject.encoder, subject.pictures, layer, num_units, num_patches)
+    pictures = subject.pictures[subject.num_first :]
+    found = filters.exciting(subject.encoder, pictures, layer, num_units, num_patches)
     largest = max([abs(unit.activations).max() for unit in found.units] + [1e-9])
     rows = [[gallery.shown(p, subject.num_moments) for p in unit.patches] for unit in found.units]
     captions = [[digits(a, largest) for a in unit.activations] for unit in found.units]
     sides = [f"unit {unit.unit}" for unit in found.units]
     table = gallery.table(rows, (), sides, captions, cell=72) if rows else gallery.table([[None]])
     file = write(folder, f"patches-layer{found.number}.png", table)
-    (tall, wide), (_, _, height, picture_width) = found.field.size, subject.pictures.shape
+    (tall, wide), (height, picture_width) = found.field.size, pictures.shape[2:]
     whole = (tall, wide) == (height, picture_width)
     sees = "the whole picture" if whole else f"{tall} x {wide} of {height} x {picture_width} pixels"
     silent = (
-        f" {found.num_silent} of them never fire on these {len(subject.pictures):,} pictures."
+        f" {found.num_silent} of them never fire on these {len(pictures):,} pictures."
         if found.num_silent
         else ""
     )
@@ -123,7 +124,7 @@ def favourites(
     index = torch.tensor(numbers, device=subject.device)
     is_agent = subject.player is not None
     with torch.no_grad():
-        pool = subject.tensor(subject.pictures)
+        pool = subject.tensor(subject.pictures[subject.num_first :])
         real = torch.cat([relative(subject, part, is_agent) for part in pool.split(256)])
     spread = real[:, index].std(0) + 1e-6  # [K]
 
@@ -148,7 +149,7 @@ def favourites(
     several = subject.num_moments > 1 and shape[0] == subject.num_moments
     for i, number in enumerate(numbers):
         name = subject.names[number]
-        closest = subject.pictures[int(real[:, number].argmax())]
+        closest = subject.pictures[subject.num_first + int(real[:, number].argmax())]
         pair = [pixels[i], closest]
         if several:
             row = [gallery.shown(moment[None]) for moment in pixels[i]]
@@ -214,14 +215,14 @@ def looked_at(subject: Subject, folder: Path, index: Sequence[int], seed: int) -
     height, width = subject.pictures.shape[2:]
     side = max(2, min(height, width) // 8)
     rows, captions = [], []
-    with_cam = False
+    with_cam, sigma = False, 0.02 if is_agent else 0.1  # an agent does not bear more noise
     for number in index:
         picture = subject.pictures[number]
         x, colours = subject.tensor(picture), gallery.shown(picture, subject.num_moments)
         chosen = int(subject.chosen(picture[None])[0])
         judge = subject.choice(chosen)
         slopes = saliency.strength(saliency.gradient(judge, x[None])[0])
-        smooth = saliency.strength(saliency.smooth_gradient(judge, x, generator))
+        smooth = saliency.strength(saliency.smooth_gradient(judge, x, generator, sigma=sigma))
         hidden = saliency.occlusion(judge, x, mean, side, max(1, side // 2))[0].cpu().numpy()
         cam = saliency.grad_cam(judge, subject.encoder, x)
         row: list[Array | None] = [colours]
@@ -243,7 +244,7 @@ def looked_at(subject: Subject, folder: Path, index: Sequence[int], seed: int) -
         captions.append([told(subject, number, chosen)])
     heads = ["picture", "gradient", "smoothed", "occlusion"]
     heads += ["blur: choice", "blur: value"] * is_agent + ["Grad-CAM"] * with_cam
-    file = write(folder, "saliency.png", gallery.table(rows, heads, (), captions, cell=112))
+    file = write(folder, "saliency.png", gallery.table(rows, heads, (), captions, cell=126))
     blurred = (
         "; what changes most where a place is blurred, blue for the choice, red for the value"
         " (Greydanus et al. 2018)"
@@ -261,6 +262,7 @@ def looked_at(subject: Subject, folder: Path, index: Sequence[int], seed: int) -
             Figure(
                 file,
                 "Each map is scaled to its own largest value: compare places, not pictures."
+                " Grad-CAM is empty where nothing on its map speaks for the choice."
                 f"{MOVED if subject.num_moments > 1 else ''}",
             )
         ],

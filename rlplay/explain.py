@@ -58,8 +58,11 @@ class Config:
     """Steps from noise to a picture that the network would like to see."""
     decay: Annotated[float, Range(0)] = 1.0
     """Lambda: how much such a picture pays for being bright, in deviations of the score."""
-    epsilons: tuple[Annotated[int, Range(0, 255)], ...] = (0, 1, 2, 4, 8, 16, 32)
-    """Sizes of the attacks, grey levels of 255; empty for no attacks."""
+    attacks: bool = True
+    """Try how easily it is deceived, which takes most of the time."""
+    epsilons: tuple[Annotated[int, Range(0, 255)], ...] = ()
+    """Sizes of the attacks, grey levels of 255; empty for up to 16 for agents, and up to 64 for
+    classifiers, who bear more."""
     patches: tuple[Annotated[float, Range(0, 1)], ...] = (0.1, 0.2, 0.3)
     """Sides of the patches, as shares of the picture's shorter side; empty for none."""
     seed: Annotated[int, Range(0, 2**30)] = 3_000_000
@@ -129,7 +132,7 @@ def parts(
     if subject.player is not None:
         announce(f"filming {len(subject.pictures)} agent steps")
         yield exhibits.film(subject, folder)
-    if settings.epsilons:
+    if settings.attacks:
         yield deceive.deceived(
             subject,
             folder,

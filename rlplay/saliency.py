@@ -149,19 +149,19 @@ def maximise(
     jitter: int = 2,
 ) -> Tensor:
     """Return pictures [B, C, H, W] changed step by step so that what is judged of each, [B, 1],
-    less `decay` times the mean square of its pixels, grows. On the way they are moved at random by
-    up to `jitter` pixels and, every fourth step, blurred by `sigma` pixels, less and less: else
-    what grows is noise that no picture has. They stay in 0..1."""
+    grows, and its squared norm does not. As in Yosinski et al. (2015) the slope is brought to one
+    size and pixels fade by `decay` against it, so that one weight suits all networks. On the way
+    pictures are moved at random by up to `jitter` pixels and, every fourth step, blurred by `sigma`
+    pixels, less and less: else what grows is noise that no picture has. They stay in 0..1."""
     x = pictures.detach().clone()
     for step in range(num_steps):
         left = 1 - step / num_steps
         down, along = torch.randint(-jitter, jitter + 1, (2,), generator=generator).tolist()
         x = x.roll((down, along), (2, 3)).requires_grad_()
-        gain = judge(x)[:, 0] - decay * x.square().mean((1, 2, 3))
-        (slope,) = torch.autograd.grad(gain.sum(), x)
+        (slope,) = torch.autograd.grad(judge(x).sum(), x)
         size = slope.square().mean((1, 2, 3), keepdim=True).sqrt()
         with torch.no_grad():
-            x = (x + rate * slope / (size + 1e-12)).clamp(0, 1)
+            x = (x + rate * (slope / (size + 1e-12) - decay * x)).clamp(0, 1)
             if sigma and step % 4 == 0:
                 x = blur(x, max(sigma * left, 0.1))
             x = x.roll((-down, -along), (2, 3))

@@ -56,6 +56,8 @@ class Subject:
     """[n] int64, the right classes."""
     others: Array | None = None
     """[m, C, H, W] uint8, pictures to prepare an attack with, none of which is tested."""
+    num_first: int = 0
+    """So many pictures begin an episode, and are partly black: moments before it."""
     player: run.Player | None = None
     episode: Episode | None = None
 
@@ -190,6 +192,7 @@ def of_agent(found: run.Run, which: str, seed: int, max_steps: int, announce: An
         judge=agent.scores,
         names=names,
         others=seen,
+        num_first=min(spec.num_stacked - 1, len(seen) - 1),
         player=player,
         episode=episode,
     )

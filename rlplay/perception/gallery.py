@@ -15,6 +15,7 @@ from rlplay.palette import NIGHT, SLATE, SNOW, Ink
 CELL, GAP, CAPTION = 72, 6, 16  # pixels: the least side of a picture, between two, below one
 TYPE = 11  # size of the captions
 NEGATIVE, POSITIVE = (33, 102, 172), (178, 24, 43)  # of a diverging scale
+COVER = 0.75  # how far a map hides the picture below it, at most
 
 
 def grid(
@@ -108,15 +109,16 @@ def fitted(colours: Array, cell: int) -> Array:
 
 def shown(picture: Array, num_moments: int = 1) -> Array:
     """Return a picture [C, H, W] uint8 as colours [H, W, 3]. Of several grey moments red is the
-    newest, blue the oldest and green what lies between: what stands still is grey. Of several
-    coloured ones the newest is shown."""
+    newest, blue the oldest and green what lies between: what stands still is grey. They are
+    lightened, for what moves is often small and dim. Of several coloured ones the newest is shown.
+    """
     if len(picture) == 3 * num_moments:
         return np.ascontiguousarray(picture[-3:].transpose(1, 2, 0))
     if len(picture) == 1 or num_moments == 1:
         return picture[-1][..., None].repeat(3, 2)
-    between = picture[1:-1] if len(picture) > 2 else picture
-    parts = [picture[-1], between.mean(0).astype(np.uint8), picture[0]]
-    return np.stack(parts, 2)
+    light = 255 * (picture / max(int(picture.max()), 1)) ** 0.6
+    between = light[1:-1] if len(picture) > 2 else light
+    return np.round(np.stack([light[-1], between.mean(0), light[0]], 2)).astype(np.uint8)
 
 
 def diverging(values: Array) -> Array:
@@ -128,15 +130,21 @@ def diverging(values: Array) -> Array:
 
 
 def tinted(colours: Array, layers: Sequence[tuple[Array, Ink]]) -> Array:
-    """Return a picture [H, W, 3] uint8 in grey, darkened, with maps [h, w] in 0..1 on it, each in
-    its ink; where two meet, their inks add up."""
+    """Return a picture [H, W, 3] uint8 in grey with maps [h, w] in 0..1 on it, each in its ink;
+    where several meet, their inks mix."""
     height, width, _ = colours.shape
     grey = colours.astype(np.float32).mean(2, keepdims=True)
-    drawn = np.repeat(0.15 * 255 + 0.5 * grey, 3, 2)
-    light, cover = np.zeros_like(drawn), np.zeros((height, width, 1), np.float32)
-    for values, ink in layers:
-        small = Image.fromarray(np.clip(values, 0, 1).astype(np.float32))
-        part = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))[..., None]
-        light += part * np.array(ink, np.float32)
-        cover = np.maximum(cover, part)
-    return np.clip((1 - 0.85 * cover) * drawn + light, 0, 255).astype(np.uint8)
+    parts = np.stack(
+        [
+            np.asarray(
+                Image.fromarray(np.clip(values, 0, 1).astype(np.float32)).resize(
+                    (width, height), Image.Resampling.BILINEAR
+                )
+            )
+            for values, _ in layers
+        ]
+    )  # [L, H, W]
+    inks = np.array([ink for _, ink in layers], np.float32)
+    mixed = np.einsum("lhw,lc->hwc", parts, inks) / (parts.sum(0)[..., None] + 1e-9)
+    cover = COVER * parts.max(0)[..., None]
+    return np.round((1 - cover) * (25 + 0.75 * grey) + cover * mixed).astype(np.uint8)
