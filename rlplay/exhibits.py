@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch.nn import functional as F
 
 from rlplay import filters, saliency
@@ -24,6 +24,7 @@ from rlplay.record import encoder
 from rlplay.subject import Subject
 
 VALUE, CHOICE = (255, 84, 64), (64, 150, 255)  # red and blue, on grey
+ACROSS = 10  # classes side by side
 STRIP, LARGE = 44, 126  # pixels of one moment of a filter, of a picture
 MOVED = " Of stacked frames red is the newest, blue the oldest: what stands still is grey."
 
@@ -56,7 +57,8 @@ def first_filters(subject: Subject, folder: Path, num_units: int) -> Exhibit | N
     rows = [strips[i : i + columns] for i in range(0, len(strips), columns)]
     named = [f"unit {unit}" for unit in order]
     captions = [named[i : i + columns] for i in range(0, len(named), columns)]
-    file = write(folder, "filters.png", gallery.table(rows, (), (), captions, cell=10_000 // STRIP))
+    sheet = gallery.table(rows, (), (), captions, cell=max(strips[0].shape))
+    file = write(folder, "filters.png", sheet)
     scale = (
         f"grey is 0, and the largest weight, {largest:.3f}, is the end of a colour"
         if colours
@@ -126,79 +128,55 @@ def favourites(
     with torch.no_grad():
         pool = subject.tensor(subject.pictures[subject.num_first :])
         real = torch.cat([relative(subject, part, is_agent) for part in pool.split(256)])
-    spread = real[:, index].std(0) + 1e-6  # [K]
 
     def judge(pictures: torch.Tensor) -> torch.Tensor:
-        scores = relative(subject, pictures, is_agent)
-        return (scores.gather(1, index[:, None])[:, 0] / spread)[:, None]
+        return relative(subject, pictures, is_agent).gather(1, index[:, None])
 
-    shape = subject.pictures.shape[1:]
+    shape, moments = subject.pictures.shape[1:], subject.num_moments
     noise = 0.2 * torch.rand((len(numbers), *shape), generator=generator).to(subject.device)
-    jitter = 1 if min(shape[1:]) < 16 else 2
-    sigma = 0.4 if min(shape[1:]) < 16 else 0.6
-    drawn = saliency.maximise(
-        judge, noise, generator, num_steps, decay=decay, jitter=jitter, sigma=sigma
-    )
+    jitter = min(shape[1:]) // 20  # pixels: none in the smallest pictures
+    drawn = saliency.maximise(judge, noise, generator, num_steps, decay=decay, jitter=jitter)
     with torch.no_grad():
-        own = relative(subject, drawn, is_agent).gather(1, index[:, None])[:, 0]
-        start = relative(subject, noise, is_agent).gather(1, index[:, None])[:, 0]
+        own = judge(drawn)[:, 0]
         said = subject.scores(drawn).argmax(1)
     pixels = np.round(255 * drawn.cpu().numpy()).astype(np.uint8)
-    best = real.amax(0)[index]
-    rows, captions, sides = [], [], []
-    several = subject.num_moments > 1 and shape[0] == subject.num_moments
-    for i, number in enumerate(numbers):
-        name = subject.names[number]
-        closest = subject.pictures[subject.num_first + int(real[:, number].argmax())]
-        pair = [pixels[i], closest]
-        if several:
-            row = [gallery.shown(moment[None]) for moment in pixels[i]]
-            row += [gallery.shown(one, subject.num_moments) for one in pair]
-        else:
-            row = [gallery.shown(one, subject.num_moments) for one in pair]
-        rows.append(row)
-        largest = max(abs(own[i]).item(), abs(best[i]).item())
-        told = digits(own[i].item(), largest), digits(best[i].item(), largest)
-        captions.append(["" for _ in row[:-2]] + [f"{told[0]}", f"{told[1]}"])
-        sides.append(name)
-    heads = [f"moment {i + 1}" for i in range(shape[0])] if several else []
-    heads += ["all in one" if several else "made", "best real one"]
-    if not several and len(rows) > 3:  # two halves side by side
-        half = -(-len(rows) // 2)
-        gap: list[Array | None] = [None]
-        left, right = range(half), range(half, len(rows))
-        rows = [
-            rows[i] + [named(sides[j])] + rows[j] for i, j in zip(left, right, strict=False)
-        ] + ([rows[half - 1] + gap] if len(rows) % 2 else [])
-        captions = [captions[i] + [""] + captions[j] for i, j in zip(left, right, strict=False)] + (
-            [captions[half - 1]] if len(sides) % 2 else []
-        )
-        heads = [*heads, "", *heads]
-        sides = sides[:half]
-    picture = gallery.table(rows, heads, sides, captions, LARGE if several else 88)
-    file = write(folder, "favourites.png", picture)
+    best, places = real[:, index].max(0)
+    names = [subject.names[number] for number in numbers]
+    largest = float(torch.cat([own, best]).abs().max())
+    scored = [[digits(x, largest) for x in scores.tolist()] for scores in (own, best)]
+    real_ones = [subject.pictures[subject.num_first + i] for i in places.tolist()]
+    pairs = [[gallery.shown(one, moments) for one in some] for some in (pixels, real_ones)]
+    rows: list[list[Array | None]] = []
+    captions: list[list[str]] = []
+    if moments > 1 and shape[0] == moments:
+        heads = [*(f"moment {i + 1}" for i in range(moments)), "all in one", "best real one"]
+        for i, picture in enumerate(pixels):
+            shown = [gallery.shown(moment[None]) for moment in picture]
+            rows.append([*shown, pairs[0][i], pairs[1][i]])
+            captions.append([""] * moments + [scored[0][i], scored[1][i]])
+        sheet = gallery.table(rows, heads, names, captions, LARGE)
+    else:
+        for start in range(0, len(numbers), ACROSS):
+            for some, told in zip(pairs, scored, strict=True):
+                end = start + ACROSS
+                rows.append([*some[start:end]])
+                words = zip(names[start:end], told[start:end], strict=True)
+                captions.append([f"{name}: {score}" for name, score in words])
+        sides = ["made", "best real one"] * (len(rows) // 2)
+        sheet = gallery.table(rows, (), sides, captions, cell=72)
+    file = write(folder, "favourites.png", sheet)
     kind = "action" if is_agent else "class"
-    above = int((own > best).sum())
-    taken = int((said == index).sum())
     score = "score above the mean of all actions" if is_agent else "score before the softmax"
+    above, taken = int((own > best).sum()), int((said == index).sum())
+    moved = " moved by a pixel or two and" * bool(jitter)
     return Exhibit(
         f"What it would like to see for each {kind}",
-        f"From noise, {num_steps} steps up the {score}, a(x) - lambda ||x||^2, moved by a pixel or"
-        " two and blurred now and then (Simonyan et al. 2014; Yosinski et al. 2015). On the right"
-        f" the picture of a game or of the test that scores highest. {above} of {len(numbers)} made"
-        f" pictures score higher than any real one, all of them than the noise they began as"
-        f" {'did' if bool((own > start).all()) else 'did but some'}; {taken} are taken for the"
-        f" {kind} that they were made for.",
-        [Figure(file, f"Below, the {score}.{MOVED if subject.num_moments > 1 else ''}")],
+        f"From noise, {num_steps} steps up the {score} while the picture fades: a(x) - lambda"
+        f" ||x||^2,{moved} blurred now and then (Simonyan et al. 2014; Yosinski et al. 2015)."
+        f" {taken} of {len(numbers)} are taken for the {kind} that they were made for, and {above}"
+        " score higher than the best real picture, which stands beside them.",
+        [Figure(file, f"Below, the {score}.{MOVED if moments > 1 else ''}")],
     )
-
-
-def named(text: str) -> Array:
-    """Return a word as a picture as wide as it is."""
-    font = ImageFont.load_default(gallery.TYPE)
-    picture = Image.new("RGB", (int(font.getlength(text)) + 12, gallery.CAPTION), NIGHT)
-    ImageDraw.Draw(picture).text((10, gallery.CAPTION // 2), text, SNOW, font, "lm")
-    return np.asarray(picture)
 
 
 def relative(subject: Subject, pictures: torch.Tensor, is_agent: bool) -> torch.Tensor:

@@ -57,7 +57,7 @@ class Config:
     num_steps: Annotated[int, Range(1)] = 200
     """Steps from noise to a picture that the network would like to see."""
     decay: Annotated[float, Range(0)] = 1.0
-    """Lambda: how much such a picture pays for being bright, in deviations of the score."""
+    """Lambda: how fast such a picture fades against the slope of its score, brought to size 1."""
     attacks: bool = True
     """Try how easily it is deceived, which takes most of the time."""
     epsilons: tuple[Annotated[int, Range(0, 255)], ...] = ()

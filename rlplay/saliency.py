@@ -143,8 +143,8 @@ def maximise(
     pictures: Tensor,
     generator: torch.Generator,
     num_steps: int = 200,
-    rate: float = 0.02,
-    decay: float = 0.0,
+    rate: float = 0.05,
+    decay: float = 1.0,
     sigma: float = 0.6,
     jitter: int = 2,
 ) -> Tensor:
