@@ -9,17 +9,15 @@ Each is shown beside chance: noise of the same size, or a patch of noise. Sizes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlplay.core import Agent, Array, Decision, Step
+from rlplay.core import Agent, Array, Decision, Env, Step
 from rlplay.evaluate import bootstrap_interval, play_wave
 from rlplay.perception.classify import wilson
-from rlplay.run import Player
 from rlplay.saliency import margin
 
 Scores = Callable[[Tensor], Tensor]
@@ -27,8 +25,8 @@ Scores = Callable[[Tensor], Tensor]
 Attack = Callable[[Array, Array | None], Array]
 """From pictures [B, C, H, W] uint8 and what is right of them [B], by default what is chosen, to
 attacked ones."""
-BATCH = 128  # pictures attacked at once
-ROUNDS = 60  # steps to find a perturbation or a patch for all pictures
+BATCH = 64  # pictures attacked at once
+ROUNDS = 40  # steps to find a perturbation or a patch for all pictures
 
 
 class Point(NamedTuple):
@@ -50,8 +48,8 @@ def fast_gradient_sign(scores: Scores, device: torch.device, epsilon: float) -> 
         for start in range(0, len(pictures), BATCH):
             part = pictures[start : start + BATCH]
             known = None if right is None else right[start : start + BATCH]
-            sign = np.sign(slopes(scores, torch.from_numpy(part).to(device) / 255, known))
-            changed.append(moved(part, -epsilon * sign.cpu().numpy()))
+            slope = slopes(scores, torch.from_numpy(part).to(device) / 255, known)
+            changed.append(moved(part, -epsilon * slope.sign().cpu().numpy()))
         return np.concatenate(changed)
 
     return attack
@@ -196,15 +194,10 @@ class Attacked(Agent):
 
 
 def episode_score(
-    player: Player, num_episodes: int, max_steps: int, seed: int, attack: Attack
+    env: Env, agent: Agent, max_steps: int, seed: int, attack: Attack
 ) -> tuple[float, float, float]:
-    """Return the mean score of episodes, at most `max_steps` long and begun alike whatever the
-    attack, in which every picture is attacked, and its 95% interval."""
-    settings = replace(player.experiment.env.for_evaluation(), num_envs=num_episodes)
-    env = settings.make()
-    try:
-        agent = Attacked(player.agent, attack)
-        scores, _, _ = play_wave(env, agent, env.reset(seed), num_episodes, max_steps)
-    finally:
-        env.close()
+    """Return the mean score of as many episodes as there are envs, at most `max_steps` long and
+    begun alike whatever the attack, in which every picture is attacked, and its 95% interval."""
+    attacked = Attacked(agent, attack)
+    scores, _, _ = play_wave(env, attacked, env.reset(seed), env.spec.num_envs, max_steps)
     return float(scores.mean()), *bootstrap_interval(scores)

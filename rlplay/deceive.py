@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -51,74 +53,97 @@ def deceived(
     announce: Callable[[str], None],
 ) -> Exhibit:
     """Measure, draw and write down how well a network does under attacks of several sizes."""
-    scores, device, others = subject.scores, subject.device, subject.others
-    assert others is not None
-    measure: Measure
-    if subject.player is not None:
-        measure = partial(episode_score, subject.player, num_episodes, max_steps, seed + APART)
-        unit, about = "score", f"mean score of {num_episodes} episodes of at most {max_steps} steps"
-    else:
-        assert subject.labels is not None
-        measure = partial(accuracy, scores, device, subject.pictures, subject.labels)
-        unit, about = "accuracy", f"share of {len(subject.labels):,} test pictures told right"
-    epsilons = epsilons or (TASK if subject.player is None else AGENT)
-    clean = measure(lambda pictures, right: pictures)
-    found: dict[str, list[Point]] = {FAST: [], FOR_ALL: [], CHANCE: []}
-    for epsilon in sorted(set(epsilons)):
-        change = universal(scores, device, others, epsilon, seed)
-        attacks = {
-            FAST: fast_gradient_sign(scores, device, epsilon),
-            FOR_ALL: added(change),
-            CHANCE: noise(epsilon, seed),
-        }
-        for name, attack in attacks.items():
-            found[name].append(Point(epsilon, *(measure(attack) if epsilon else clean)))
-        announce(
-            f"{unit} at epsilon {epsilon}: "
-            + ", ".join(f"{name} {told(found[name][-1], unit)}" for name in attacks)
-        )
-    height, width = subject.pictures.shape[2:]
-    sides = sorted({max(1, round(share * min(height, width))) for share in patches if share})
-    covered: dict[str, list[Point]] = {name: [Point(0, *clean)] for name in (PATCH, SQUARE)}
-    square = None
-    for side in sides:
-        square = patch(scores, device, others, side, seed)
-        covered[PATCH].append(Point(side, *measure(pasted(square, seed))))
-        chance = noise_patch(others, side, seed)
-        covered[SQUARE].append(Point(side, *measure(pasted(chance, seed))))
-        announce(
-            f"{unit} with a patch of {side} pixels: "
-            + ", ".join(f"{name} {told(points[-1], unit)}" for name, points in covered.items())
-        )
-    curves(folder, unit, found, covered if sides else {})
+    assert subject.others is not None
+    is_agent = subject.player is not None
+    epsilons = sorted({0, *(epsilons or (AGENT if is_agent else TASK))})
+    shortest = min(subject.pictures.shape[2:])
+    sides = sorted({max(1, round(share * shortest)) for share in patches if share})
+    unit = "score" if is_agent else "accuracy"
+    about = (
+        f"mean score of {num_episodes} episodes of at most {max_steps} agent steps"
+        if is_agent
+        else f"share of {len(subject.pictures):,} test pictures told right"
+    )
+    changes = {
+        epsilon: universal(subject.scores, subject.device, subject.others, epsilon, seed)
+        for epsilon in epsilons
+    }
+    squares = {
+        side: patch(subject.scores, subject.device, subject.others, side, seed) for side in sides
+    }
+    with measuring(subject, num_episodes, max_steps, seed + APART) as measure:
+        clean = Point(0, *measure(lambda pictures, right: pictures))
+        moved: dict[str, list[Point]] = {name: [clean] for name in (FAST, FOR_ALL, CHANCE)}
+        for epsilon in epsilons[1:]:
+            attacks = {
+                FAST: fast_gradient_sign(subject.scores, subject.device, epsilon),
+                FOR_ALL: added(changes[epsilon]),
+                CHANCE: noise(epsilon, seed),
+            }
+            for name, attack in attacks.items():
+                moved[name].append(Point(epsilon, *measure(attack)))
+            announce(f"{unit} at epsilon {epsilon}: {latest(moved, unit)}")
+        covered: dict[str, list[Point]] = {name: [clean] for name in (PATCH, SQUARE)}
+        for side, square in squares.items():
+            chance = noise_patch(subject.others, side, seed)
+            for name, one in ((PATCH, square), (SQUARE, chance)):
+                covered[name].append(Point(side, *measure(pasted(one, seed))))
+            announce(f"{unit} with a patch of {side} pixels: {latest(covered, unit)}")
+    curves(folder, unit, moved, covered if sides else {})
     report = {
         "of": subject.about,
         "measured": about,
-        "epsilon": as_json(found),
+        "epsilon": as_json(moved),
         "patch": as_json(covered if sides else {}),
     }
     (folder / "adversarial.json").write_text(json.dumps(report, indent=2) + "\n")
-    shown = max(2, sorted(epsilons)[len(epsilons) // 2])
-    examples(subject, folder, index, shown, seed, square)
-    table = [[f"{unit} at epsilon", *(f"{point.size:g}" for point in found[FAST])]]
-    table += [[name, *(told(point, unit) for point in points)] for name, points in found.items()]
+    shown = epsilons[len(epsilons) // 2]
+    largest = squares[sides[-1]] if sides else None
+    examples(subject, folder, index, shown, changes[shown], largest, seed)
+    begin = "Episodes begin alike under all attacks, and every observation is attacked. " * is_agent
     return Exhibit(
         "How easily it is deceived",
         "Every pixel is moved by epsilon of 255 grey levels: each picture's own way, by the sign"
         " of its gradient (Goodfellow et al. 2015); one and the same way for all pictures"
         " (Moosavi-Dezfooli et al. 2017), learned from pictures that are not tested; or up and"
         " down at random, which is the control. A patch (Brown et al. 2017) may look as it likes,"
-        " but lies anywhere; its control is a patch of noise. "
-        + ("Episodes begin alike under all attacks, and every observation is attacked. "
-           if subject.player is not None else "")
-        + f"Shown is the {about}, with its 95% interval.",
+        f" but lies anywhere; its control is a patch of noise. {begin}Shown is the {about}, with"
+        " its 95% interval.",
         [
             Figure("adversarial.png", f"The {unit} against the size of the attack."),
-            Figure("examples.png", f"Attacks of epsilon {shown}, and what it says of them; the"
-                   f" changes are drawn {127 / shown:.0f} times as large."),
+            Figure("examples.png", f"Attacks of epsilon {shown}, and below what it says of them."
+                   " Of its change to the newest moment red is up and blue is down."),
         ],
-        table,
+        table(moved, "epsilon", unit) + (table(covered, "patch", unit) if sides else []),
     )  # fmt: skip
+
+
+@contextmanager
+def measuring(subject: Subject, num_episodes: int, max_steps: int, seed: int) -> Iterator[Measure]:
+    """Give what measures how well a network does under an attack."""
+    if subject.player is None:
+        assert subject.labels is not None
+        yield partial(accuracy, subject.scores, subject.device, subject.pictures, subject.labels)
+        return
+    settings = subject.player.experiment.env.for_evaluation()
+    env = replace(settings, num_envs=num_episodes).make()
+    try:
+        yield partial(episode_score, env, subject.player.agent, max_steps, seed)
+    finally:
+        env.close()
+
+
+def table(found: Mapping[str, Sequence[Point]], size: str, unit: str) -> list[list[str]]:
+    """Return a row for each size, below one of heads."""
+    rows = zip(*found.values(), strict=True)
+    return [
+        [size, *found],
+        *([f"{row[0].size:g}", *(told(point, unit) for point in row)] for row in rows),
+    ]
+
+
+def latest(found: Mapping[str, Sequence[Point]], unit: str) -> str:
+    return ", ".join(f"{name} {told(points[-1], unit)}" for name, points in found.items())
 
 
 def told(point: Point, unit: str) -> str:
@@ -161,14 +186,17 @@ def as_curve(points: Sequence[Point]) -> Curve:
 
 
 def examples(
-    subject: Subject, folder: Path, index: Sequence[int], epsilon: int, seed: int,
+    subject: Subject,
+    folder: Path,
+    index: Sequence[int],
+    epsilon: int,
+    change: Array,
     square: Array | None,
-) -> None:  # fmt: skip
+    seed: int,
+) -> None:
     """Draw pictures, what attacks change in them, and what is said of them then."""
     pictures = subject.pictures[list(index)]
     right = None if subject.labels is None else subject.labels[list(index)]
-    assert subject.others is not None
-    change = universal(subject.scores, subject.device, subject.others, epsilon, seed)
     attacked = [
         fast_gradient_sign(subject.scores, subject.device, epsilon)(pictures, right),
         added(change)(pictures, right),
@@ -180,8 +208,11 @@ def examples(
     moments = subject.num_moments
     rows, captions = [], []
     for i, picture in enumerate(pictures):
-        difference = attacked[0][i].astype(np.float32) - picture
-        row = [gallery.shown(picture, moments), gallery.diverging(difference[-1] / epsilon / 1.5)]
+        difference = attacked[0][i].astype(np.float32) - picture  # [C, H, W]
+        row = [
+            gallery.shown(picture, moments),
+            gallery.diverging(difference[-1] / max(epsilon, 1) / 1.5),
+        ]
         row += [gallery.shown(some[i], moments) for some in attacked]
         rows.append(row)
         names = [subject.names[one[i]] for one in said]

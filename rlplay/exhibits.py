@@ -25,6 +25,7 @@ from rlplay.subject import Subject
 
 VALUE, CHOICE = (255, 84, 64), (64, 150, 255)  # red and blue, on grey
 ACROSS = 10  # classes side by side
+TRIES = 3  # beginnings of a picture that is made
 STRIP, LARGE = 44, 126  # pixels of one moment of a filter, of a picture
 MOVED = " Of stacked frames red is the newest, blue the oldest: what stands still is grey."
 
@@ -133,11 +134,16 @@ def favourites(
         return relative(subject, pictures, is_agent).gather(1, index[:, None])
 
     shape, moments = subject.pictures.shape[1:], subject.num_moments
-    noise = 0.2 * torch.rand((len(numbers), *shape), generator=generator).to(subject.device)
     jitter = min(shape[1:]) // 20  # pixels: none in the smallest pictures
-    drawn = saliency.maximise(judge, noise, generator, num_steps, decay=decay, jitter=jitter)
+    tries = []
+    for _ in range(TRIES):
+        noise = 0.2 * torch.rand((len(numbers), *shape), generator=generator).to(subject.device)
+        tries.append(
+            saliency.maximise(judge, noise, generator, num_steps, decay=decay, jitter=jitter)
+        )
     with torch.no_grad():
-        own = judge(drawn)[:, 0]
+        own, which = torch.stack([judge(some)[:, 0] for some in tries]).max(0)  # [K]
+        drawn = torch.stack(tries)[which, torch.arange(len(which), device=which.device)]
         said = subject.scores(drawn).argmax(1)
     pixels = np.round(255 * drawn.cpu().numpy()).astype(np.uint8)
     best, places = real[:, index].max(0)
@@ -171,7 +177,7 @@ def favourites(
     moved = " moved by a pixel or two and" * bool(jitter)
     return Exhibit(
         f"What it would like to see for each {kind}",
-        f"From noise, {num_steps} steps up the {score} while the picture fades: a(x) - lambda"
+        f"From noise, the best of {TRIES} times {num_steps} steps up the {score} while the picture fades: a(x) - lambda"
         f" ||x||^2,{moved} blurred now and then (Simonyan et al. 2014; Yosinski et al. 2015)."
         f" {taken} of {len(numbers)} are taken for the {kind} that they were made for, and {above}"
         " score higher than the best real picture, which stands beside them.",

@@ -163,8 +163,10 @@ def chosen_frames(subject: Subject, num: int) -> list[int]:
     total = len(subject.pictures)
     if subject.labels is None:
         return np.unique(np.linspace(total / (2 * num), total - 1, num).astype(int)).tolist()
-    wrong = np.flatnonzero(subject.chosen(subject.pictures) != subject.labels)[: num // 2]
-    right = np.setdiff1d(np.arange(total), wrong)
+    is_right = subject.chosen(subject.pictures) == subject.labels
+    right, wrong = np.flatnonzero(is_right), np.flatnonzero(~is_right)[: num // 2]
+    if not len(right):
+        return np.flatnonzero(~is_right)[:num].tolist()
     spread = right[np.linspace(0, len(right) - 1, num - len(wrong)).astype(int)]
     return [*np.unique(spread).tolist(), *wrong.tolist()]
 

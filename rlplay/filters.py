@@ -21,8 +21,8 @@ ROOM = 2.4  # times as large a picture has room for what units see of this one
 
 
 def first_filters(encoder: Encoder, num_channels: int) -> Array | None:
-    """Return the weights of the first layer, [K, C, k, k]; of an mlp they are as large as the
-    picture. None where the first layer sees no pictures of so many channels."""
+    """Return the weights of the first convolution, [K, C, k, k]; None where there is none, or it
+    does not see the picture's channels, as the patches of a transformer may not."""
     for part in encoder.modules():
         if isinstance(part, nn.Conv2d):
             weight = part.weight.detach().float().cpu().numpy()

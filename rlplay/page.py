@@ -24,7 +24,7 @@ class Exhibit(NamedTuple):
     """What it shows, how it was made and by whom first."""
     figures: Sequence[Figure] = ()
     table: Sequence[Sequence[str]] = ()
-    """Rows of cells, the first of them heads."""
+    """Rows of cells; those of heads do not begin with a digit."""
 
 
 STYLE = """
@@ -94,8 +94,10 @@ def section(number: int, exhibit: Exhibit, sizes: Mapping[str, str]) -> str:
             shown = f'<img {place} alt="{escape(caption)}"{chart}>'
         parts.append(f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>")
     if exhibit.table:
-        heads, *rows = exhibit.table
-        lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in heads) + "</tr>"]
-        lines += ["<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows]
+        lines = []
+        for row in exhibit.table:
+            kind = "td" if row[0][:1].isdigit() else "th"
+            cells = "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in row)
+            lines.append(f"<tr>{cells}</tr>")
         parts.append('<div class="scroll"><table>' + "\n".join(lines) + "</table></div>")
     return "\n".join(parts)
