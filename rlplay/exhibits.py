@@ -112,9 +112,9 @@ def excited(
     moved = MOVED if subject.num_moments > 1 else ""
     return Exhibit(
         f"What excites layer {found.number}",
-        f"A unit of layer {found.number} sees {sees}. For {len(found.units)} of {found.num_units}"
-        " units, those that are excited most, these are the places that excite it most, at most"
-        f" one of every picture (Zeiler & Fergus 2014).{silent}",
+        f"A unit of the encoder's layer {found.number} sees {sees}. Of its {found.num_units} units"
+        f" these are the {len(found.units)} that are excited most, each with the places that excite"
+        f" it most, at most one in a picture (Zeiler & Fergus 2014).{silent}",
         [Figure(file, f"Below each patch, how much it excites the unit.{moved}")],
     )
 
@@ -177,8 +177,9 @@ def favourites(
     moved = " moved by a pixel or two and" * bool(jitter)
     return Exhibit(
         f"What it would like to see for each {kind}",
-        f"From noise, the best of {TRIES} times {num_steps} steps up the {score} while the picture fades: a(x) - lambda"
-        f" ||x||^2,{moved} blurred now and then (Simonyan et al. 2014; Yosinski et al. 2015)."
+        f"From noise, the best of {TRIES} times {num_steps} steps up the {score} while the picture"
+        f" fades: a(x) - lambda ||x||^2,{moved} blurred now and then (Simonyan et al. 2014;"
+        " Yosinski et al. 2015)."
         f" {taken} of {len(numbers)} are taken for the {kind} that they were made for, and {above}"
         " score higher than the best real picture, which stands beside them.",
         [Figure(file, f"Below, the {score}.{MOVED if moments > 1 else ''}")],

@@ -63,7 +63,7 @@ class Config:
     epsilons: tuple[Annotated[int, Range(0, 255)], ...] = ()
     """Sizes of the attacks, grey levels of 255; empty for up to 16 for agents, and up to 64 for
     classifiers, who bear more."""
-    patches: tuple[Annotated[float, Range(0, 1)], ...] = (0.1, 0.2, 0.3)
+    patches: tuple[Annotated[float, Range(0, 1)], ...] = (0.1, 0.2, 0.35)
     """Sides of the patches, as shares of the picture's shorter side; empty for none."""
     seed: Annotated[int, Range(0, 2**30)] = 3_000_000
     """Seed of the episode that is watched, of noise and of the choice of pictures."""

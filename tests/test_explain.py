@@ -17,16 +17,8 @@ from rlplay.__main__ import run_verb
 from rlplay.perception import gallery
 
 SHORT = ["--num-frames=2", "--num-units=3", "--num-patches=2", "--num-steps=3", "--max-steps=6"]
-SMALL = [*SHORT, "--epsilons", "0", "4", "--patches", "0.2", "--num-episodes=2"]
-    *SHORT,
-    "--epsilons",
-    "0",
-    "4",
-    "--patches",
-    "0.2",
-    "--num-episodes=2",
-    "--num-pictures=40",
-]
+FEW = ["--num-episodes=2", "--num-pictures=40"]
+SMALL = [*SHORT, "--epsilons", "0", "4", "--patches", "0.2", *FEW]
 PONG = """
 env: {name: atari, game: pong, num_envs: 2, frame_size: 42}
 agent:
