@@ -54,7 +54,7 @@ def first_filters(subject: Subject, folder: Path, num_units: int) -> Exhibit | N
         else:
             moments = list(gallery.diverging(scaled))
         strips.append(strip([gallery.fitted(moment, STRIP) for moment in moments]))
-    columns = max(1, 8 // len(moments))
+    columns = max(1, 8 // subject.num_moments)
     rows = [strips[i : i + columns] for i in range(0, len(strips), columns)]
     named = [f"unit {unit}" for unit in order]
     captions = [named[i : i + columns] for i in range(0, len(named), columns)]

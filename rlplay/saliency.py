@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +122,11 @@ def grad_cam(
     [C, H, W], as [h, w], never below 0. The map is that of the number `layer`, or the coarsest one
     that tells places apart; None where no map on the way to the judgement does."""
     maps: list[Tensor] = []
-    hook = encoder.register_forward_hook(lambda module, given, made: maps.extend(made))
+
+    def keep(module: nn.Module, given: Any, made: Any) -> None:
+        maps.extend(made)
+
+    hook = encoder.register_forward_hook(keep)
     try:
         judged = judge(picture[None].detach().clone().requires_grad_()).sum()
     finally:
