@@ -226,6 +226,16 @@ class DQN(Agent):
         stream.remember(step, memory)
         return q_values
 
+    def scores(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the actions' values [B, A] and the best of them [B] for pictures [B, C, H, W],
+        uint8 or 0..1; to be explained: gradients pass. Of no use with memory."""
+        q_values = self.online(picture)
+        return q_values, q_values.amax(1)
+
+    @property
+    def encoder(self) -> encoders.Encoder:
+        return self.online.encoder
+
     def learn(self, trajectory: Trajectory) -> dict[str, float]:
         """Remember the trajectory [T, N] and make the updates that are due. Returns metrics of the
         last update. Raises NonFinite, and remembers nothing, where a reward is not a number."""

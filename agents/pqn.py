@@ -126,6 +126,16 @@ class PQN(Agent):
         action = epsilon_greedy(q_values, step.action_mask, epsilon, self.random)
         return Decision(action, {"q_values": q_values, **self.kept.add(observation)})
 
+    def scores(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the actions' values [B, A] and the best of them [B] for pictures [B, C, H, W],
+        uint8 or 0..1; to be explained: gradients pass."""
+        q_values = self.network(picture)
+        return q_values, q_values.amax(1)
+
+    @property
+    def encoder(self) -> encoders.Encoder:
+        return self.network.encoder
+
     def learn(self, trajectory: Trajectory) -> dict[str, float]:
         """Make all updates on a trajectory [T, N]. Returns metrics, means over the updates."""
         config, (step, decision) = self.config, trajectory

@@ -36,6 +36,7 @@ rlplay: train agents that play, and watch them learn
   rlplay collect-frames GAME            frames to learn to see from; --steps N, --policy uniform|RUN
   rlplay probe RUN DATASET              what its encoder knows of the game, layer by layer; --json
   rlplay similar RUN FRAME              frames that its encoder takes for alike; --dataset, --num N
+  rlplay explain [RUN] [--settings]     what it looks at, as a page; --checkpoint, --max-steps N
   rlplay list envs|agents|tasks|configs|runs  what there is; --json
   rlplay doctor                         check this machine, and how to mend it
   rlplay tensorboard [--port PORT]      follow the trainings in a browser
@@ -371,6 +372,13 @@ def similar(words: list[str], root: Path) -> int:
     return similar.from_words(words, root)
 
 
+def explain(words: list[str], root: Path) -> int:
+    """Draw what a network looks for and looks at, and how easily it is deceived."""
+    from rlplay import explain
+
+    return show_help() if asks_help(words) else explain.from_words(words, root)
+
+
 def list_(words: list[str], root: Path) -> int:
     """List what there is."""
     from rlplay import config, run
@@ -462,6 +470,7 @@ VERBS = {
     "collect-frames": collect_frames,
     "probe": probe,
     "similar": similar,
+    "explain": explain,
     "list": list_,
     "doctor": doctor,
     "tensorboard": tensorboard,

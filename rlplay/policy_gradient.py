@@ -255,6 +255,17 @@ class PolicyGradient(Agent):
         told = {name: note.cpu().numpy() for name, note in notes.items()}
         return Decision(chosen, told | (self.kept.add(observation) if explore else {}))
 
+    def scores(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of the actions [B, A] and the values [B] of pictures [B, C, H, W],
+        uint8 or 0..1; to be explained: gradients pass. Of no use with memory."""
+        policy, value, _ = self.network(picture)
+        assert isinstance(policy, Categorical), "only single actions have logits"
+        return policy.logits, value
+
+    @property
+    def encoder(self) -> encoders.Encoder:
+        return self.network.trunk.encoder
+
     def judge(self, batch: dict[str, Tensor]) -> tuple[Distribution, Tensor]:
         """Return what the network says of a batch: the policy, and the values [B]."""
         names = ("observation", "mask", "memory", "first")

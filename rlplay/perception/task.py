@@ -66,6 +66,8 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def prepared(self, picture: Tensor) -> Tensor:
-        """Return pictures [B, C, H, W] uint8 as the network's numbers, 0..1."""
+        """Return pictures [B, C, H, W] uint8 as the network's numbers, 0..1; others as they are."""
         first = next(chain(self.encoder.parameters(), self.parameters()))
+        if picture.dtype != torch.uint8:
+            return picture.to(first.dtype)
         return picture.to(first.dtype).mul_(1 / 255)
