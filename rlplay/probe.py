@@ -210,5 +210,6 @@ def coarse(maps: Tensor, most: int) -> Tensor:
     _, channels, *size = maps.shape
     scale = (most / (channels * size[0] * size[1])) ** 0.5
     if scale < 1:
-        maps = F.adaptive_avg_pool2d(maps, [max(1, int(length * scale)) for length in size])
+        tall, wide = (max(1, int(length * scale)) for length in size)
+        maps = F.adaptive_avg_pool2d(maps, (tall, wide))
     return maps.flatten(1).float()

@@ -13,7 +13,7 @@ from torch.distributions import Normal, kl_divergence
 from rlplay import config
 from rlplay.lesson import Learning
 from rlplay.perception import autoencode, data
-from rlplay.perception.autoencode import Autoencode, divergence, holes
+from rlplay.perception.autoencode import Autoencode, divergence, holes, moving
 from rlplay.perception.data import Source
 
 
@@ -94,3 +94,28 @@ def test_a_few_epochs_make_digits_better_than_their_mean():
     mean = pictures[index["train"]].mean(0)
     error = ((pictures[index["test"]] - mean) ** 2).mean()
     assert learning.examine("test")["squared_error"] < 0.7 * error
+
+
+def test_what_moves_weighs_more_and_a_picture_as_much_as_before():
+    still = torch.full((2, 4, 6, 6), 0.3)
+    moved = still.clone()
+    moved[0, 2, 1, 4] = 0.9  # in one of four moments
+    weight = moving(moved, 10.0)
+    assert weight.mean((2, 3)).flatten().tolist() == pytest.approx([1, 1])
+    assert weight[0, 0, 1, 4] == pytest.approx(11 * weight[0, 0, 0, 0].item())
+    assert torch.equal(moving(still, 10.0), torch.ones(2, 1, 6, 6))
+
+
+def test_motion_counts_an_error_where_things_move():
+    task, plain = made("plain", (4, 8, 8), motion=10.0), made("plain", (4, 8, 8))
+    x = torch.full((1, 4, 8, 8), 0.5)
+    x[0, 1, 3, 3] = 1.0
+    with torch.no_grad():
+        for one in (task, plain):
+            one.decoder.last.bias.fill_(2)  # else every pixel is as wrong as the others
+        weighted, unweighted = task.judged(x, x)[0], plain.judged(x, x)[0]
+        logits = plain(x)[0]
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none")
+    assert unweighted.item() == pytest.approx(each.mean().item())
+    assert weighted.item() == pytest.approx((each * moving(x, 10.0)).mean().item())
+    assert weighted.item() != pytest.approx(unweighted.item(), rel=1e-4)
