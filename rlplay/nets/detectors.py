@@ -91,7 +91,8 @@ class Neck(nn.Module):
 
 
 class Fcos(Detector):
-    """For every location a score of each kind, and how far the four edges are."""
+    """For every location a score of each kind, and how far the four edges are. While it learns, each
+    kind counts alike: there may be one shot among forty invaders."""
 
     def __init__(
         self,
@@ -132,21 +133,23 @@ class Fcos(Detector):
         owned = owner > 0
         which, row, column = owned.nonzero(as_tuple=True)
         mine = owner[owned] - 1
-        num = max(len(mine), 1)
+        kind = truth.kind[which, mine] - 1
+        counts = torch.bincount(kind, minlength=kinds.shape[1])  # [K]
+        weight = 1 / (counts[kind] * (counts > 0).sum())  # sums up to 1
         target = torch.zeros_like(kinds)
-        target[which, truth.kind[which, mine] - 1, row, column] = 1
+        target[which, kind, row, column] = 1
         boxes = truth.boxes[which, mine]
         at = locations(row, column, self.stride)
         said = decode(edges[which, :, row, column], at, self.stride)
         parts = {
-            "kind_loss": focal(kinds, target) / num,
-            "edge_loss": (1 - generalized_iou(said, boxes)).sum() / num,
+            "kind_loss": (focal(kinds, target).sum((0, 2, 3)) / counts.clamp(min=1)).mean(),
+            "edge_loss": (weight * (1 - generalized_iou(said, boxes))).sum(),
         }
         if centre is not None:
             goal = centreness(encode(boxes, at, self.stride))
             logits = centre[which, 0, row, column]
-            parts["centre_loss"] = (
-                F.binary_cross_entropy_with_logits(logits, goal, reduction="sum") / num
+            parts["centre_loss"] = F.binary_cross_entropy_with_logits(
+                logits, goal, weight, reduction="sum"
             )
         return parts
 
@@ -220,13 +223,13 @@ def centreness(distances: Tensor) -> Tensor:
 
 
 def focal(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the sum of the focal loss (Lin et al. 2017): cross-entropy in which what is already
-    said right counts little, for nearly all locations are background."""
+    """Return the focal loss (Lin et al. 2017) of each logit: a cross-entropy in which what is said
+    right already counts little, for nearly all locations are background."""
     cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     share = logits.sigmoid()
     wrong = share + target - 2 * share * target
     weight = ALPHA * target + (1 - ALPHA) * (1 - target)
-    return (weight * wrong**GAMMA * cross_entropy).sum()
+    return weight * wrong**GAMMA * cross_entropy
 
 
 def generalized_iou(one: Tensor, other: Tensor) -> Tensor:
