@@ -247,7 +247,8 @@ def looked_at(subject: Subject, folder: Path, index: Sequence[int], seed: int) -
             Figure(
                 file,
                 "Each map is scaled to its own largest value: compare places, not pictures."
-                " Grad-CAM is empty where nothing on its map speaks for the choice."
+                " Grad-CAM is empty where nothing on its map speaks for the choice; it averages"
+                " slopes over all places, which suits networks that do so, too, and others less."
                 f"{MOVED if subject.num_moments > 1 else ''}",
             )
         ],
@@ -288,6 +289,7 @@ def film(subject: Subject, folder: Path) -> Exhibit:
     moved = torch.stack(maps)  # [T, 2, h, w]
     ends = torch.quantile(moved.amax((2, 3)), 0.8, dim=0) + 1e-12  # of the scale, one for all time
     moved = (moved / ends[:, None, None]).clamp(0, 1)
+    clearest = int(moved.amax((2, 3)).prod(1).argmax())  # of both, much
     canvas = Canvas(screens[0], spec, panel=True)
     score = reward = 0.0
     file = folder / "film.mp4"
@@ -299,7 +301,7 @@ def film(subject: Subject, folder: Path) -> Exhibit:
             canvas.tell(moment, i, score, reward)
             legend(canvas)
             show(canvas.image)
-            if i == (len(moments) * 2) // 3:
+            if i == clearest:
                 canvas.image.save(folder / "film.png", "png", optimize=True)
             reward = float(moment.following.score[0, 0])
             score += reward

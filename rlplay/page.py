@@ -44,7 +44,6 @@ nav a { color: inherit; margin-right: .9rem; white-space: nowrap; }
 figure { margin: 1rem 0; }
 figcaption { font-size: .875rem; margin-top: .35rem; max-width: 46rem; }
 img, video { display: block; max-width: 100%; height: auto; border-radius: 6px; }
-img.chart { background: #fff; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--rule);
   border-radius: 6px; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums;
@@ -90,8 +89,8 @@ def section(number: int, exhibit: Exhibit, sizes: Mapping[str, str]) -> str:
         if file.endswith(".mp4"):
             shown = f"<video {place} controls loop muted playsinline></video>"
         else:
-            chart = ' class="chart"' if file.endswith(".svg") else ""
-            shown = f'<img {place} alt="{escape(caption)}"{chart}>'
+            picture = f'<img {place} alt="{escape(caption)}">'
+            shown = f'<a href="{escape(file)}">{picture}</a>'  # alone, a phone can enlarge it
         parts.append(f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>")
     if exhibit.table:
         lines = []

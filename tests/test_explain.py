@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_lesson import AUTOENCODE, TINY
 
-from rlplay import adversarial, config, exhibits, explain, run, subject
+from rlplay import adversarial, config, deceive, exhibits, explain, run, subject
 from rlplay.__main__ import run_verb
+from rlplay.nets import backbones
 from rlplay.perception import gallery
+from rlplay.subject import Subject
 
 SHORT = ["--num-frames=2", "--num-units=3", "--num-patches=2", "--num-steps=3", "--max-steps=6"]
 FEW = ["--num-episodes=2", "--num-pictures=40"]
@@ -239,3 +243,33 @@ def test_frames_to_explain_are_spread_and_of_a_test_half_are_mistaken(digits):
     assert found.labels is not None
     wrong = found.chosen(found.pictures)[index] != found.labels[index]
     assert 1 <= wrong.sum() <= 3
+
+
+@pytest.mark.parametrize(("channels", "num_moments"), [(3, 1), (6, 2), (2, 2), (1, 1)])
+def test_colours_and_moments_of_any_number_are_drawn(channels, num_moments, tmp_path):
+    torch.manual_seed(0)
+    encoder = backbones.Config(name="nips2013", first_stride=2, width=0.2)
+    encoder = encoder.make((channels, 40, 32)).eval().requires_grad_(False)
+    head = torch.nn.Linear(encoder(torch.zeros(1, channels, 40, 32))[-1].numel(), 3)
+
+    def judge(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = head(encoder(pictures)[-1].flatten(1))
+        return scores, scores.amax(1)
+
+    pictures = np.random.default_rng(0).integers(256, size=(5, channels, 40, 32), dtype=np.uint8)
+    found = Subject("run", "about", 7, encoder, pictures, num_moments, judge, ("a", "b", "c"))
+    found = replace(found, labels=found.chosen(pictures), others=pictures)
+    shown = [
+        exhibits.first_filters(found, tmp_path, 4),
+        exhibits.excited(found, tmp_path, 0, 4, 2),
+        exhibits.favourites(found, tmp_path, [0, 2], 0, 3, 1.0),
+        exhibits.looked_at(found, tmp_path, [1, 4], 0),
+        deceive.deceived(found, tmp_path, [1, 4], [3], [0.2], 2, 2, 0, lambda sentence: None),
+    ]
+    files = [figure.file for exhibit in shown if exhibit for figure in exhibit.figures]
+    assert len(files) == 6
+    for file in files:
+        width, height = Image.open(tmp_path / file).size
+        assert 0 < width < 1600
+        assert height > 0
+    assert shown[-1].table[1][1:] == ["100.0% (56.6% to 100.0%)"] * 3  # not attacked, all is right
