@@ -338,7 +338,7 @@ class DQN(Agent):
     def state_dict(self) -> State:
         return {
             "weights": self.optimizer.weights(),
-            "replay": self.replay.state_dict(),
+            **({} if self.memory is None else {"replay": self.memory.state_dict()}),
             "agent": {
                 "num_seen": self.num_seen,
                 "num_updates": self.num_updates,
@@ -356,7 +356,8 @@ class DQN(Agent):
         self.num_seen = own["num_seen"]
         self.num_updates = own["num_updates"]
         self.optimizer.load_state_dict(own["optimizer"])
-        target = {name: torch.from_numpy(np.array(value)) for name, value in own["target"].items()}
+        saved = {**state["weights"], **own["target"]}  # a frozen encoder is the same in both
+        target = {name: torch.from_numpy(np.array(saved[name])) for name in self.optimizer.names}
         self.target.load_state_dict(target)
         self.random.bit_generator.state = own["random"]
         self.sampling.set_state(torch.from_numpy(np.array(own["sampling"])))
