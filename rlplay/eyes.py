@@ -198,4 +198,7 @@ def described(settings: encoders.Config | backbones.Config, shape: tuple[int, ..
 
 
 def written(value: Any) -> str:
-    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else f"{value}"
+    """Return a setting as it is typed."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
