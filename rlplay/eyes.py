@@ -117,7 +117,7 @@ def located(experiment: Kind, root: Path) -> Kind:
     one, by its path. Raises Mistake where there is no such run below `root`."""
     section = "task" if isinstance(experiment, Lesson) else "agent"
     learner = getattr(experiment, section)
-    encoder = getattr(learner, "encoder", None)
+    encoder: Any = getattr(learner, "encoder", None)
     if not getattr(encoder, "weights", ""):
         return experiment
     path = str(run.find(encoder.weights, root).folder)

@@ -57,7 +57,7 @@ def pays(config: Any, spec: Spec) -> bool:
 def numbers(config: Any) -> tuple[torch.device, torch.dtype]:
     """Return where an agent computes, and in which numbers."""
     device = hardware.device(config.device)
-    name = getattr(config, "precision", "float32")
+    name: hardware.PrecisionName = getattr(config, "precision", "float32")
     return device, hardware.precision(name, device, pays=config.encoder.name != "mlp")
 
 

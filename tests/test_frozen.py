@@ -64,7 +64,7 @@ class Screens:
         space, n = self.spec.observation_space, self.spec.num_envs
         shown = self.random.integers(256, size=(n, *(space.shape or ())), dtype=np.uint8)
         over = self.random.random(n) < 0.3
-        return Step.at(shown, 3, reward=np.float32(action == 1)[:, None], terminated=over)
+        return Step.at(shown, 3, reward=(action == 1).astype(np.float32)[:, None], terminated=over)
 
 
 def settings(name: str, learn: encoders.Learn = "none", **changes: Any) -> Any:
@@ -76,6 +76,10 @@ def settings(name: str, learn: encoders.Learn = "none", **changes: Any) -> Any:
 def learned(agent: Any, env: Any, num: int = 6) -> list[Any]:
     moments = play(env, agent, env.reset(0))
     return [agent.learn(collect(moments, agent.horizon)) for _ in range(num)]
+
+
+def played(env: Any, agent: Any, seed: int, explore: bool = True) -> Any:
+    return play(env, agent, env.reset(seed), explore)
 
 
 def weights(agent: Any) -> dict[str, Array]:
@@ -128,7 +132,7 @@ def test_dqn_behind_its_encoder_values_what_it_values_with_it_inside():
     assert isinstance(behind, Frozen)
     learned(behind, env, 40)
     inside.load_state_dict({k: v for k, v in behind.state_dict().items() if k != "replay"})
-    for moment in itertools.islice(play(env, behind, env.reset(5), explore=False), 20):
+    for moment in itertools.islice(played(env, behind, 5, explore=False), 20):
         theirs = inside.act(moment.step, explore=False)
         assert np.array_equal(moment.decision.notes["q_values"], theirs.notes["q_values"])
 
@@ -181,14 +185,14 @@ def test_every_moment_that_is_learned_from_is_looked_at_once(name, monkeypatch):
     agent = frozen.make(settings(name), env.spec, 0)
     monkeypatch.setattr(Frozen, "encoded", counted)
     shown: list[bytes] = []
-    moments = play(env, agent, env.reset(0))
+    moments = played(env, agent, 0)
     other = Screens()
     for _ in range(5):
         trajectory = collect(moments, agent.horizon)
         agent.learn(trajectory)
         shown += [step.tobytes() for step in trajectory.step.observation[bool(shown) :]]
         before = len(seen)
-        list(itertools.islice(play(other, agent, other.reset(9), explore=False), 3))
+        list(itertools.islice(played(other, agent, 9, explore=False), 3))
         assert len(seen) == before + 3
         del seen[before:]  # what is shown without learning is apart, and leaves no trace
     assert seen == shown
@@ -235,9 +239,8 @@ def test_agent_can_be_thawed_and_frozen_again():
     env = Screens()
     pairs: tuple[tuple[encoders.Learn, encoders.Learn], ...] = (("none", "all"), ("all", "none"))
     for one, two in pairs:
-        agent, other = (
-            frozen.make(settings("ppo", x), env.spec, i) for i, x in enumerate([one, two])
-        )
+        agent = frozen.make(settings("ppo", one), env.spec, 0)
+        other = frozen.make(settings("ppo", two), env.spec, 1)
         learned(agent, env)
         other.load_state_dict(agent.state_dict())
         assert same(weights(other), weights(agent))
