@@ -126,13 +126,12 @@ def train(words: list[str], root: Path) -> int:
         return go_through(study.create(name, settings, root), ["train", *words])
     from rlplay import eyes, run
 
-    experiment = eyes.located(experiment, root)
-    training = made(experiment, begins=True)
-    folder = run.create(experiment, training.spec, root)
+    training = made(eyes.located(experiment, root))
+    folder = run.create(training.experiment, training.spec, root)
     return go(training, folder, ["train", *words])
 
 
-def made(experiment: Experiment | Lesson, begins: bool) -> Training | Learning:
+def made(experiment: Experiment | Lesson, begins: bool = True) -> Training | Learning:
     from rlplay.config import Lesson
 
     if isinstance(experiment, Lesson):
@@ -158,9 +157,7 @@ def resume(words: list[str], root: Path) -> int:
     folder = run.find(name, root)
     experiment = folder.experiment_any(words)
     with folder.locked():
-        training = made(
-            experiment, begins=False
-        )  # first, so that memory is refused before it is taken
+        training = made(experiment, begins=False)  # so that memory is refused before it is taken
         training.restore(checkpoint.newest(folder.checkpoints, say)[1])
         folder.describe(experiment, training.spec)
         if training.more:
