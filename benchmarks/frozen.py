@@ -1,12 +1,13 @@
-"""How much faster an agent learns whose encoder is frozen: agent steps a second with an encoder that
-learns, with one that is frozen in its place, and with one that every moment passes once.
+"""How much faster an agent learns whose encoder is frozen: agent steps a second with an encoder
+that learns, with one that is frozen in its place, and with one that every moment passes once.
 
     python -m benchmarks.frozen [--presets pong/ppo pong/dqn] [--seconds 20] [--rounds 3]
 
 The sides take turns, and the order changes from round to round; factors are of the same round, to
 the side that learns, and their median is told. What `learning` counts is the time in `learn` alone,
-without the emulators and the choice of actions. Steps of processor time are told beside those of the
-wall clock, for a machine that has other things to do as well. A memory begins with 2,000 moments.
+without the emulators and the choice of actions. Steps of processor time are told beside those of
+the wall clock, for a machine that has other things to do as well. A memory begins with 2,000
+moments.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Side:
             self.agent = make(self.env.spec, 0)
         self.moments = play(self.env, self.agent, self.env.reset(0))
         steps = 0
-        while steps < 4000:
+        while steps < 2400:
             steps += self.turn()[0]
 
     def turn(self) -> tuple[int, float]:
