@@ -325,7 +325,7 @@ class DQN(Agent):
     def state_dict(self) -> State:
         return {
             "weights": self.descent.optimizer.weights(),
-            "replay": self.replay.state_dict(),
+            **({} if self.memory is None else {"replay": self.memory.state_dict()}),
             "agent": {
                 "num_seen": self.num_seen,
                 **self.descent.state_dict(),
@@ -341,7 +341,9 @@ class DQN(Agent):
         own = state["agent"]
         self.num_seen = own["num_seen"]
         self.descent.load_state_dict(own)
-        target = {name: torch.from_numpy(np.array(value)) for name, value in own["target"].items()}
+        saved = {**state["weights"], **own["target"]}  # a frozen encoder is the same in both
+        names = self.descent.optimizer.names
+        target = {name: torch.from_numpy(np.array(saved[name])) for name in names}
         self.target.load_state_dict(target)
         self.random.bit_generator.state = own["random"]
         self.sampling.set_state(torch.from_numpy(np.array(own["sampling"])))

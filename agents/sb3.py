@@ -23,7 +23,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from agents import _sb3_model
 from agents._sb3_loop import SB3, OffPolicy, OnPolicy
 from agents._sb3_state import Randomness
-from rlplay.core import Range, Spec
+from rlplay.core import Mistake, Range, Spec
 from rlplay.nets import encoders, hardware
 
 
@@ -79,6 +79,16 @@ class Config:
     def make(self, spec: Spec, seed: int, *, learns: bool = True) -> SB3:
         """Build the agent. Raises Mistake where the algorithm cannot play in an env with this spec,
         for settings it does not have, and for a file to load whose code may not run."""
+        eyes = self.encoder
+        if eyes.name == "own" and (eyes.weights or eyes.learn != "all"):
+            raise Mistake(
+                "the encoder own is SB3's, which starts from no run and learns whole: set"
+                " agent.encoder.name=nature, or another one of the house"
+            )
+        if eyes.rate_decay != 1:
+            raise Mistake(
+                "SB3 learns with one step size for all layers: leave out agent.encoder.rate_decay"
+            )
         randomness = Randomness(hardware.device(self.device))
         with randomness:
             model = _sb3_model.build(self, spec, seed, learns)

@@ -127,23 +127,23 @@ def train(words: list[str], root: Path) -> int:
         from rlplay import study
 
         return go_through(study.create(name, settings, root), ["train", *words])
-    from rlplay import run
+    from rlplay import run, transfer
 
-    training = made(experiment)
-    folder = run.create(experiment, training.spec, root)
+    training = made(transfer.located(experiment, root))
+    folder = run.create(training.experiment, training.spec, root)
     return go(training, folder, ["train", *words])
 
 
-def made(experiment: Experiment | Lesson) -> Training | Learning:
+def made(experiment: Experiment | Lesson, begins: bool = True) -> Training | Learning:
     from rlplay.config import Lesson
 
     if isinstance(experiment, Lesson):
         from rlplay.lesson import Learning
 
-        return Learning(experiment, say)
+        return Learning(experiment, say, begins)
     from rlplay.train import Training
 
-    return Training(experiment, say)
+    return Training(experiment, say, begins)
 
 
 def resume(words: list[str], root: Path) -> int:
@@ -160,7 +160,7 @@ def resume(words: list[str], root: Path) -> int:
     folder = run.find(name, root)
     experiment = folder.experiment_any(words)
     with folder.locked():
-        training = made(experiment)  # first, so that memory is refused before it is taken
+        training = made(experiment, begins=False)  # so that memory is refused before it is taken
         training.restore(checkpoint.newest(folder.checkpoints, say)[1])
         folder.describe(experiment, training.spec)
         if training.more:

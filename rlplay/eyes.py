@@ -3,24 +3,27 @@ handed on, probed, searched by and explained."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import torch
 
-from rlplay import run
+from rlplay import frozen, run
 from rlplay.config import Lesson
 from rlplay.core import Mistake
+from rlplay.nets import backbones, encoders
 from rlplay.nets.encoders import Encoder
 from rlplay.perception.data import Config as Data
 from rlplay.perception.data import Source
 
+Announce = Callable[[str], None]
 PREFIXES = ("encoder.", "trunk.encoder.")
 """What the names of an encoder's weights begin with: in value networks and tasks, in policies."""
+NAMES = get_args(get_type_hints(encoders.Config)["name"])
 
 
 class Eyes(NamedTuple):
@@ -33,44 +36,64 @@ class Eyes(NamedTuple):
     """Whose it is."""
 
 
+class Origin(NamedTuple):
+    """The encoder of a run, as in Eyes, also where it sees other things than pictures."""
+
+    encoder: Encoder
+    settings: encoders.Config | backbones.Config
+    shape: tuple[int, ...]  # of what it sees
+    name: str
+    """Of the run."""
+    trained: str
+    """For how long."""
+
+
 def load(found: run.Run, which: str, announce: Callable[[str], None]) -> Eyes:
     """Return the encoder of a run: of the best of its validations, or for agents of its newest
     checkpoint, or of the one called `which`. Needs no data. Raises Mistake where there is none, or
     it looks at no pictures."""
+    own = origin(found, which, announce)
+    if len(own.shape) != 3:
+        raise Mistake(
+            f"the encoder of {found.name} sees no pictures but {list(own.shape)} numbers: name"
+            " another run"
+        )
+    channels, height, width = own.shape
+    return Eyes(own.encoder, (channels, height, width), f"{own.name} after {own.trained}")
+
+
+def origin(found: run.Run, which: str, announce: Callable[[str], None]) -> Origin:
+    """Return the encoder of a run, as `load` does, whatever it sees."""
     experiment = found.experiment_any()
     if isinstance(experiment, Lesson):
         spec = json.loads((found.folder / "data.json").read_text())
-        channels, height, width = spec["shape"]
-        shape = channels, height, width
+        channels, height, width = shape = tuple(spec["shape"])
         if not which and (found.checkpoints / "best").is_dir():
             which = "best"
-        encoder = experiment.task.encoder.make(shape)
+        settings, unit = experiment.task.encoder, "updates"
+        encoder = settings.make((channels, height, width))
     else:
-        with run.single_env(experiment) as env:
-            space = env.spec.observation_space
-        shape = space.shape or ()
-        settings = getattr(experiment.agent, "encoder", None)
-        if len(shape) != 3 or settings is None:
+        settings, unit = getattr(experiment.agent, "encoder", None), "agent steps"
+        if not isinstance(settings, encoders.Config) or settings.name not in NAMES:
             raise Mistake(
                 f"{found.name} has trained {experiment.agent.name} on {experiment.env.world}, which"
-                " has no encoder of pictures: name another run"
+                " has no encoder of ours: name another run"
             )
+        with run.single_env(experiment) as env:
+            space = env.spec.observation_space
+        shape = encoders.prepared_shape(space)
         encoder = settings.make(space)
     parts = run.load_parts(found, which, announce)
     saved = {**parts["weights"], **parts.get("task", {}).get("buffers", {})}
-    mine = {
-        name.removeprefix(prefix): torch.from_numpy(np.array(array))
-        for name, array in saved.items()
-        for prefix in PREFIXES
-        if name.startswith(prefix)
-    }
-    if set(mine) != set(encoder.state_dict()):
+    starts = frozen.places(saved, encoder)
+    start = next((prefix for prefix in PREFIXES if prefix in starts), *starts[:1] or [""])
+    state = encoder.state_dict()
+    if not starts and state:
         raise Mistake(f"{found.name} has no encoder of ours: name another run")
-    encoder.load_state_dict(mine)
+    encoder.load_state_dict({k: torch.from_numpy(np.array(saved[start + k])) for k in state})
     trained = parts["train"].get("steps", parts["train"].get("updates"))
-    unit = "updates" if isinstance(experiment, Lesson) else "agent steps"
-    about = f"{found.name} after {trained:,} {unit}"
-    return Eyes(encoder.eval().requires_grad_(False), shape, about)
+    encoder = encoder.eval().requires_grad_(False)
+    return Origin(encoder, settings, shape, found.name, f"{trained:,} {unit}")
 
 
 def examples(found: run.Run, shape: tuple[int, int, int], folder: Path) -> Source:
@@ -88,7 +111,7 @@ def examples(found: run.Run, shape: tuple[int, int, int], folder: Path) -> Sourc
     )
     if isinstance(experiment, Lesson) and experiment.data.name == "frames":
         settings = experiment.data
-    source = replace(settings, name="frames", folder=str(folder)).make()
+    source = dataclasses.replace(settings, name="frames", folder=str(folder)).make()
     if source.shape != shape:
         mine, theirs = ("x".join(map(str, sizes)) for sizes in (shape, source.shape))
         raise Mistake(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rlplay import checkpoint, run
+from rlplay import checkpoint, run, transfer
 from rlplay.config import Lesson, rules
 from rlplay.core import Array, Mistake, NonFinite, State
 from rlplay.metrics import Averages
@@ -34,16 +34,22 @@ WHEN_EXAMINED = 4  # batches of learning in one of validation, which keeps no gr
 class Learning:
     """One training of a perception task from its start, or from a checkpoint, to its end."""
 
-    def __init__(self, lesson: Lesson, announce: Callable[[str], None]) -> None:
-        """Load the data and build the task. Raises Mistake where they do not fit each other or the
-        machine."""
+    def __init__(
+        self, lesson: Lesson, announce: Callable[[str], None], begins: bool = True
+    ) -> None:
+        """Load the data and build the task; where it `begins`, and is not to be restored, its
+        encoder starts from another run's if it is to. Raises Mistake where they do not fit each
+        other or the machine."""
         self.experiment = self.lesson = lesson
         self.announce = announce
         self.source = lesson.data.make(rules)
         self.device = hardware.device(lesson.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(lesson.seed)
-            self.task: Task = lesson.task.make(self.source).to(self.device)
+            self.task: Task = lesson.task.make(self.source)
+        if begins:
+            transfer.lend_task(self.task.encoder, lesson.task.encoder, self.source.shape, announce)
+        self.task.to(self.device)
         self.task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         _, *size = self.source.shape
         hardware.spare_threads(pays=min(size) >= TINY)
@@ -353,7 +359,7 @@ def load(folder: run.Run, which: str, announce: Callable[[str], None], *settings
     if not which and (folder.checkpoints / "best").is_dir():
         which = "best"
     parts = run.load_parts(folder, which, announce)
-    learning = Learning(lesson, announce)
+    learning = Learning(lesson, announce, begins=False)
     learning.load_weights(parts)
     learning.updates = parts["train"]["updates"]
     return learning

@@ -84,6 +84,7 @@ class Run:
                 f"{self.name} has trained {trained}, which {experiment.agent.name} cannot take"
                 " over; leave out --agent.name, or start a new run with `rlplay train`"
             )
+        self.check_begun(settings)
         return experiment
 
     def experiment_any(self, settings: Sequence[str] = ()) -> Experiment | Lesson:
@@ -100,7 +101,17 @@ class Run:
                 f"{self.name} has trained {trained.task.name}, which {lesson.task.name} cannot take"
                 " over; leave out --task.name, or start a new run with `rlplay train`"
             )
+        self.check_begun(settings)
         return lesson
+
+    def check_begun(self, settings: Sequence[str]) -> None:
+        """Raise Mistake where settings as typed name a run to start from."""
+        for word in settings:
+            if word.replace("-", "_").startswith(("__agent.encoder.weights", "__task.encoder.wei")):
+                raise Mistake(
+                    f"{self.name} has begun, and an encoder's weights are taken over only at the"
+                    f" start: leave out {word}, or start a new run with `rlplay train`"
+                )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -251,11 +262,13 @@ def load_player(
     run: Run, which: str, announce: Callable[[str], None], settings: Sequence[str] = ()
 ) -> Player:
     """Load the agent of a run, with `settings` as typed laid over those of the run."""
+    from rlplay import frozen  # imports torch
+
     experiment = run.experiment(settings)
     parts = load_parts(run, which, announce)
     with single_env(experiment) as env:
         spec = env.spec
-    agent = experiment.agent.make(spec, experiment.seed, learns=False)
+    agent = frozen.make(experiment.agent, spec, experiment.seed, learns=False)
     agent.load_state_dict(parts)
     return Player(agent, experiment, spec, int(parts["train"]["steps"]))
 

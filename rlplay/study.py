@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from rlplay import checkpoint, config, plot, run
+from rlplay import checkpoint, config, plot, run, transfer
 from rlplay.core import Mistake
 from rlplay.run import Run, runs, unwritable, write
 from rlplay.settings import Dumper, Loader, convert, to_dict
@@ -39,7 +39,7 @@ def create(name: str, overrides: Sequence[str], root: Path) -> Path:
         for i, (label, value, experiment) in enumerate(config.variants(name, overrides)):
             place = folder / f"{i:03d}-{experiment.agent.name}"
             place.mkdir(parents=True)
-            write(place / "config.yaml", config.dump(experiment))
+            write(place / "config.yaml", config.dump(transfer.located(experiment, root)))
             rows.append({"label": label, "value": value, "run": place.name})
         study = {"config": name, "plot": to_dict(drawn), "variants": rows}
         write(folder / FILE, yaml.dump(study, Dumper=Dumper, sort_keys=False, allow_unicode=True))
@@ -89,8 +89,9 @@ def go(folder: Path, announce: Callable[[str], None], command: list[str]) -> int
         name = f"[{i}/{len(rows)}] {row['label']}{value}"
         member, started = Run(folder / row["run"]), time.perf_counter()
         with member.locked():
-            training = Training(member.experiment(), quiet)
-            if checkpoint.names(member.checkpoints):
+            begun = bool(checkpoint.names(member.checkpoints))
+            training = Training(member.experiment(), quiet, begins=not begun)
+            if begun:
                 training.restore(checkpoint.newest(member.checkpoints, announce)[1])
             if training.steps >= training.experiment.num_steps:
                 continue

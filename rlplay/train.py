@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rlplay import checkpoint, config, evaluate, maps, match, record, run
+from rlplay import checkpoint, config, evaluate, frozen, maps, match, record, run, transfer
 from rlplay.config import Experiment
 from rlplay.core import Agent, AgentConfig, Env, Mistake, NonFinite, Spec, State
 from rlplay.metrics import Averages, Episodes
@@ -47,14 +47,21 @@ ALWAYS = ("agent steps", "episodes", "score", "length", "steps/s")
 class Training:
     """One training from its start, or from a checkpoint, to its end."""
 
-    def __init__(self, experiment: Experiment, announce: Callable[[str], None]) -> None:
-        """Build env and agent. Raises Mistake where they do not fit each other or the machine."""
+    def __init__(
+        self, experiment: Experiment, announce: Callable[[str], None], begins: bool = True
+    ) -> None:
+        """Build env and agent; where it `begins`, and is not to be restored, the agent's encoder
+        starts from another run's if it is to. Raises Mistake where they do not fit each other or
+        the machine."""
         self.experiment = experiment
         self.announce = announce
         self.env: Env = experiment.env.make()
         if self.env.spec.num_players > 1 and experiment.evaluation.num_episodes:
             opponent(experiment, self.env.spec)  # what is wrong with it is said now, not at the end
-        self.agent: Agent = lasting(experiment).make(self.env.spec, experiment.seed)
+        agent = lasting(experiment)
+        self.agent: Agent = frozen.make(agent, self.env.spec, experiment.seed)
+        if begins:
+            transfer.lend_agent(self.agent, agent, self.env.spec, announce)
         if experiment.collect_ahead:
             self.agent.actor()  # who cannot says so now
         self.ahead: Ahead | None = None

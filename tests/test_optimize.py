@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlplay.core import Mistake
+from rlplay.core import Array, Mistake
+from rlplay.nets.encoders import Config, Learn
 from rlplay.nets.heads import Float32Linear
 from rlplay.nets.optimize import Optimizer
 
@@ -211,3 +213,57 @@ def test_saved_moments_lie_in_memory_as_the_weights_do():
     one.step(network(x).square().sum())
     two.step(other(x).square().sum())
     assert torch.equal(network.weight, other.weight)
+
+
+class Paced(nn.Module):
+    """An encoder of three layers, some of which learn more slowly, and what lies behind it."""
+
+    def __init__(self, learn: Learn, rate_decay: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        settings = Config("mlp", (5, 4, 3), learn=learn, rate_decay=rate_decay)
+        self.encoder = settings.make(Box(-1, 1, (3,), np.float32))
+        self.head = Float32Linear(3, 2)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, 0.1, 1)  # so that all of them have a gradient
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x.to(next(self.encoder.parameters()).dtype))[0].flatten(1))
+
+
+def moves(learn: Learn, rate_decay: float, dtype: torch.dtype, **more: float) -> dict[str, Array]:
+    """Return how far one step moves each parameter."""
+    network = Paced(learn, rate_decay)
+    adam = optimizer(network, dtype, **more)
+    before = {name: array.copy() for name, array in adam.weights().items()}
+    adam.set_learning_rate(2e-2)
+    adam.step(loss(network).mean())
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is None) == (not parameter.requires_grad), name
+        assert np.array_equal(
+            torch.from_numpy(adam.weights()[name]).to(parameter.dtype).float().numpy(),
+            parameter.detach().float().numpy(),
+        )
+    return {name: array - before[name] for name, array in adam.weights().items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_toward_the_input_learn_slower_by_exactly_the_decay(dtype):
+    plain, paced = (moves("all", decay, dtype) for decay in (1.0, 0.5))
+    assert plain.keys() == paced.keys()
+    for name, move in plain.items():
+        layer = int(name.split(".")[2]) if name.startswith("encoder") else 3
+        rate = 0.5 ** (3 - layer)
+        assert np.abs(move).min() > 0, name
+        assert paced[name] == pytest.approx(rate * move, rel=1e-3, abs=1e-7), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("learn", ["none", "last"])
+def test_frozen_layers_do_not_move_not_even_by_weight_decay(learn, dtype):
+    still = {"none": ("0", "1", "2"), "last": ("0", "1")}[learn]
+    for name, move in moves(learn, 0.5, dtype, weight_decay=0.1).items():
+        frozen = name.startswith("encoder") and name.split(".")[2] in still
+        assert (np.abs(move).max() == 0) == frozen, name
+    # Negative control: with all learning, all move.
+    assert all(np.abs(move).max() for move in moves("all", 1, dtype, weight_decay=0.1).values())

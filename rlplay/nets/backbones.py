@@ -49,10 +49,22 @@ class Config:
     """Widths of the layers of an mlp."""
     first_stride: Literal[4, 2] = 4
     """Stride of the first layer of nips2013 and nature."""
+    weights: str = ""
+    """Start from the encoder of this run, of an agent or a perception task: a path, `last` or the
+    beginning of a name. Later checkpoints hold all, so that the run is not needed any more."""
+    learn: encoders.Learn = "all"
+    """Which of its layers, or stages of several, learn: all, the last one, or none; what lies
+    behind it always does."""
+    rate_decay: Annotated[float, Range(0.01, 1)] = 1.0
+    """The last of them learns slower by this factor than what lies behind the encoder, and each
+    toward the input than the one after it. Howard & Ruder 2018: 0.38."""
 
     def make(self, shape: tuple[int, int, int]) -> Encoder:
         """Build the encoder of pictures [C, H, W]. Raises Mistake where they are too small, timm is
         missing, or it does not know the backbone."""
+        return self.build(shape).paced(self.learn, self.rate_decay)
+
+    def build(self, shape: tuple[int, int, int]) -> Encoder:
         channels, *size = shape
         if self.name == "timm":
             return Timm(channels, self.backbone, self.pretrained)
@@ -218,6 +230,9 @@ class Timm(Encoder):
             fits = values if num_inputs == 3 else values.mean(1, keepdim=True)
             self.register_buffer(key, fits, persistent=False)
         keep_norms(self)
+
+    def layers_in_order(self) -> list[nn.Module]:
+        return [*self.net.children()]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         mean, std = self.get_buffer("mean"), self.get_buffer("std")

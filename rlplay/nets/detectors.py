@@ -91,8 +91,8 @@ class Neck(nn.Module):
 
 
 class Fcos(Detector):
-    """For every location a score of each kind, and how far the four edges are. While it learns, each
-    kind counts alike: there may be one shot among forty invaders."""
+    """For every location a score of each kind, and how far the four edges are. While it learns,
+    each kind counts alike: there may be one shot among forty invaders."""
 
     def __init__(
         self,

@@ -4,9 +4,10 @@ maps that `forward` returns, coarsest last. An encoder knows neither agents nor 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from rlplay.core import Mistake, Range
 
 if TYPE_CHECKING:
     import gymnasium
+
+Learn = Literal["all", "last", "none"]
+"""Which of an encoder's layers learn."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,20 @@ class Config:
     first_stride: Literal[4, 2] = 4
     """Stride of the first layer of nips2013 and nature, whose kernel is twice as wide; 2 sees the
     same in pictures of half the size, 42 x 42, for a quarter of the work."""
+    weights: str = ""
+    """Start from the encoder of this run, of an agent or a perception task: a path, `last` or the
+    beginning of a name. Later checkpoints hold all, so that the run is not needed any more."""
+    learn: Learn = "all"
+    """Which of its layers learn: all, the last one, or none; what lies behind it always does."""
+    rate_decay: Annotated[float, Range(0.01, 1)] = 1.0
+    """The last layer learns slower by this factor than what lies behind the encoder, and each layer
+    toward the input than the one after it. Howard & Ruder 2018: 0.38."""
 
     def make(self, space: gymnasium.Space) -> Encoder:
         """Build the encoder for observations of `space`. Raises Mistake where it has no picture."""
-        shape = prepared_shape(space)
+        return self.build(prepared_shape(space)).paced(self.learn, self.rate_decay)
+
+    def build(self, shape: tuple[int, ...]) -> Encoder:
         if self.name == "mlp":
             return MLP(math.prod(shape), self.hidden)
         if len(shape) != 3:
@@ -60,9 +74,40 @@ class Encoder(nn.Module):
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    rates: Sequence[tuple[nn.Module, float]] = ()
+    """How fast its layers learn, as a share of what lies behind it, for nets/optimize.py; what is
+    not told of learns like that."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         raise NotImplementedError
+
+    def layers_in_order(self) -> list[nn.Module]:
+        """Return what it consists of, from the input on: layers, or stages of several."""
+        lists = [[*x] if isinstance(x, nn.ModuleList) else [x] for x in self.children()]
+        return [layer for some in lists for layer in some]
+
+    def paced(self, learn: Learn, rate_decay: float) -> Self:
+        """Let its layers learn as `Config` says; return itself. Those that do not are frozen whole:
+        they get no gradient, and their batch normalization keeps its statistics."""
+        if learn == "all" and rate_decay == 1:
+            return self
+        learned = [
+            layer for layer in self.layers_in_order() if any(True for _ in layer.parameters())
+        ]
+        rates = [rate_decay**depth for depth in range(len(learned), 0, -1)]
+        num_frozen = {"all": 0, "last": max(0, len(learned) - 1), "none": len(learned)}[learn]
+        rates[:num_frozen] = [0.0] * num_frozen
+        self.rates = [*zip(learned, rates, strict=True)]
+        for layer in learned[:num_frozen]:
+            layer.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for layer, rate in self.rates:
+            if not rate:
+                layer.eval()
+        return self
 
 
 class MLP(Encoder):

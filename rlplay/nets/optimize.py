@@ -3,6 +3,9 @@
 A step of Adam is often smaller than bfloat16 can add to a weight, so each bfloat16 parameter has a
 float32 master that is stepped, saved and loaded; the parameter is a rounded copy of it
 (Micikevicius et al. 2018). A float32 parameter is its own master.
+
+Parameters that want no gradient are saved and loaded like the others, and never move; layers of an
+encoder may learn slower than the rest (Howard & Ruder 2018).
 """
 
 from __future__ import annotations
@@ -35,13 +38,20 @@ class Optimizer:
             parameter if parameter.dtype == torch.float32 else master.requires_grad_()
             for parameter, master in zip(self.parameters, masters, strict=True)
         ]
-        pairs = zip(self.parameters, self.masters, strict=True)
-        self.rounded = [(p, m) for p, m in pairs if p is not m]
+        pairs = [*zip(self.parameters, self.masters, strict=True)]
+        self.rounded = [(p, m) for p, m in pairs if p is not m and p.requires_grad]
         for _, master in self.rounded:
             master.grad = torch.empty_like(master)  # once: fresh memory costs more than copying
         self.max_grad_norm = max_grad_norm
+        known, groups = rates(module), dict[float, list[Tensor]]()
+        for parameter, master in pairs:
+            if parameter.requires_grad:
+                groups.setdefault(known.get(parameter, 1.0), []).append(master)
         self.adam = torch.optim.Adam(
-            self.masters,
+            [
+                {"params": some, "lr": learning_rate * rate, "rate": rate}
+                for rate, some in groups.items()
+            ],
             learning_rate,
             eps=eps,
             weight_decay=weight_decay,
@@ -88,7 +98,7 @@ class Optimizer:
 
     def set_learning_rate(self, learning_rate: float) -> None:
         for group in self.adam.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -113,9 +123,9 @@ class Optimizer:
                     f"the saved weights do not fit this network: {name} is {saved.get(name)} there"
                     f" and {mine.get(name)} here"
                 )
-        for name, master in zip(self.names, self.masters, strict=True):
+        for name, parameter, master in zip(self.names, self.parameters, self.masters, strict=True):
             master.copy_(torch.from_numpy(np.array(weights[name])))
-        self.publish()
+            parameter.copy_(master)
 
     def state_dict(self) -> State:
         """Return Adam's moments and step count by parameter name; empty before the first step."""
@@ -136,6 +146,17 @@ class Optimizer:
                 like = saved.ndim == master.ndim > 0
                 moments[key] = torch.empty_like(master).copy_(saved) if like else saved
             self.adam.state[master] = moments
+
+
+def rates(module: nn.Module) -> dict[Tensor, float]:
+    """Return how fast parameters learn that do not learn like the rest, as a share of its rate; see
+    `Encoder.rates`."""
+    return {
+        parameter: rate
+        for part in module.modules()
+        for layer, rate in getattr(part, "rates", ())
+        for parameter in layer.parameters()
+    }
 
 
 def convert(module: nn.Module, dtype: torch.dtype) -> None:
