@@ -11,6 +11,7 @@ each size, which this one does not have.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -115,9 +116,9 @@ class Fcos(Detector):
         self.last_kinds = Float32Conv(width, num_kinds, 1)
         self.last_edges = Float32Conv(width, 4, 1)
         self.last_centre = Float32Conv(width, 1, 1) if centreness else None
-        with torch.no_grad():
-            nn.init.normal_(self.last_kinds.weight, std=0.01)
-            nn.init.constant_(self.last_kinds.bias, torch.logit(torch.tensor(PRIOR)).item())  # pyright: ignore[reportArgumentType]
+        assert self.last_kinds.bias is not None
+        nn.init.normal_(self.last_kinds.weight, std=0.01)
+        nn.init.constant_(self.last_kinds.bias, math.log(PRIOR / (1 - PRIOR)))
 
     def forward(self, picture: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return logits [B, K, h, w] of the kinds, logarithms [B, 4, h, w] of the distances of the

@@ -165,7 +165,9 @@ def truth(batch: Batch) -> Truth:
 
 def sure(found: Found) -> Found:
     """Return those of which it is sure."""
-    return Found(*(None if part is None else part[found.score >= SURE] for part in found))
+    which = found.score >= SURE
+    mask = None if found.mask is None else found.mask[which]
+    return Found(found.boxes[which], found.score[which], found.kind[which], mask)
 
 
 def check(boxes: Tensor, kind: Tensor, source: Source) -> None:
