@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from rlplay import config
 from rlplay.lesson import Learning
 from rlplay.perception import data
-from rlplay.perception.data import Source
+from rlplay.perception.source import SPLITS, Source
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def sides(num: int) -> tuple[Callable[[], float], Callable[[], float]]:
     random = np.random.default_rng(0)
     pictures = random.integers(256, size=(num + 20, 1, 28, 28), dtype=np.uint8)
     labels = random.integers(10, size=num + 20)
-    splits = dict(zip(data.SPLITS, np.split(np.arange(num + 20), [num, num + 10]), strict=True))
+    splits = dict(zip(SPLITS, np.split(np.arange(num + 20), [num, num + 10]), strict=True))
     classes = tuple(map(str, range(10)))
     source = Source("mnist", {"picture": pictures, "label": labels}, splits, classes)
     data.Config.make = lambda self, rules=None: source  # in place of the files

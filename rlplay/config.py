@@ -21,7 +21,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import yaml
 
@@ -30,7 +30,6 @@ from rlplay.core import AgentConfig, EnvConfig, Mistake, Range, nearest
 from rlplay.evaluate import Config as Evaluation
 from rlplay.perception.augment import Config as Augmentation
 from rlplay.perception.data import Config as Data
-from rlplay.perception.data import TaskConfig
 from rlplay.record import Config as Recording
 from rlplay.schedule import Decay
 from rlplay.settings import (
@@ -47,6 +46,11 @@ from rlplay.settings import (
 
 if TYPE_CHECKING:
     from rlplay.game import BoardGame
+
+if TYPE_CHECKING:
+    from rlplay.nets import backbones
+    from rlplay.perception.source import Source
+    from rlplay.perception.task import Task
 
 HOME = Path(__file__).resolve().parent.parent
 """The clone that this package belongs to: agents/, envs/ and configs/ lie in it."""
@@ -85,6 +89,18 @@ class Experiment:
     def stem(self) -> str:
         """What its runs are named after, but for the time."""
         return f"{self.env.world}-{self.agent.name}-s{self.seed}"
+
+
+class TaskConfig(Protocol):
+    """The frozen dataclass `Config` of a task's file."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    name: str
+    encoder: backbones.Config
+
+    def make(self, source: Source) -> Task:
+        """Build the task. Raises Mistake where it cannot learn from this source."""
+        ...
 
 
 @dataclass(frozen=True)

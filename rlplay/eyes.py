@@ -18,7 +18,7 @@ from rlplay.core import Mistake
 from rlplay.nets import backbones, encoders
 from rlplay.nets.encoders import Encoder
 from rlplay.perception.data import Config as Data
-from rlplay.perception.data import Source
+from rlplay.perception.source import Source
 
 Announce = Callable[[str], None]
 PREFIXES = ("encoder.", "trunk.encoder.")

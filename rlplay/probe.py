@@ -22,8 +22,8 @@ from rlplay import eyes, plot, run
 from rlplay.core import Array, Mistake
 from rlplay.nets import hardware
 from rlplay.nets.encoders import Encoder
-from rlplay.perception.data import Source
 from rlplay.perception.probes import Config, Judge, Report
+from rlplay.perception.source import Source
 from rlplay.record import tensorboard_image
 from rlplay.run import Run
 from rlplay.settings import convert, parse

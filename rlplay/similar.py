@@ -18,7 +18,8 @@ from rlplay.core import Array, Mistake, Range
 from rlplay.palette import SLATE, SNOW
 from rlplay.perception import gallery, neighbours
 from rlplay.perception.data import Config as Data
-from rlplay.perception.data import Source, grey, resized
+from rlplay.perception.pictures import grey, resized
+from rlplay.perception.source import Source
 from rlplay.run import Run
 from rlplay.settings import convert, parse
 from rlplay.words import option, say, table

@@ -12,16 +12,16 @@ from torch.distributions import Normal, kl_divergence
 
 from rlplay import config
 from rlplay.lesson import Learning
-from rlplay.perception import autoencode, data
+from rlplay.perception import autoencode
 from rlplay.perception.autoencode import Autoencode, divergence, holes, moving
-from rlplay.perception.data import Source
+from rlplay.perception.source import SPLITS, Source
 
 
 def made(kind: Any, shape: tuple[int, int, int] = (1, 8, 8), **changes: Any) -> Autoencode:
     torch.manual_seed(0)
     random = np.random.default_rng(1)
     arrays = {"picture": random.integers(256, size=(20, *shape), dtype=np.uint8)}
-    source = Source("noise", arrays, dict.fromkeys(data.SPLITS, np.arange(20)))
+    source = Source("noise", arrays, dict.fromkeys(SPLITS, np.arange(20)))
     return autoencode.Config(kind=kind, latent=5, **changes).make(source).eval()
 
 

@@ -10,7 +10,7 @@ from rlplay import config
 from rlplay.core import Mistake
 from rlplay.perception import boards, classify, data
 from rlplay.perception.boards import LEARNED, TESTED
-from rlplay.perception.data import Source
+from rlplay.perception.source import SPLITS, Source
 from rlplay.perception.squares import PLACES, Squares
 
 GAMES = ("connect_four", "tictactoe", "othello:size=6", "gomoku:size=9,line=5", "breakthrough")
@@ -55,9 +55,9 @@ def test_same_seed_same_boards_and_another_seed_others():
     one, again, other = made(), made(), made(seed=1)
     assert np.array_equal(one.arrays["picture"], again.arrays["picture"])
     assert not np.array_equal(one.arrays["picture"], other.arrays["picture"])
-    index = np.concatenate([one.splits[name] for name in data.SPLITS])
+    index = np.concatenate([one.splits[name] for name in SPLITS])
     assert sorted(index) == list(range(40))
-    assert [len(one.splits[name]) for name in data.SPLITS] == [28, 4, 8]
+    assert [len(one.splits[name]) for name in SPLITS] == [28, 4, 8]
 
 
 def test_styles_of_the_test_share_nothing_with_those_of_the_training():

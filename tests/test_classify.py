@@ -9,15 +9,15 @@ from sklearn import metrics
 from torch import Tensor
 
 from rlplay.core import Mistake
-from rlplay.perception import classify, data
+from rlplay.perception import classify
 from rlplay.perception.classify import Classify, wilson
-from rlplay.perception.data import Source
+from rlplay.perception.source import SPLITS, Source
 
 
 def source(num: int = 50, **arrays: np.ndarray) -> Source:
     random = np.random.default_rng(1)
     found = {"picture": random.integers(256, size=(num, 1, 8, 8), dtype=np.uint8), **arrays}
-    splits = dict.fromkeys(data.SPLITS, np.arange(num))
+    splits = dict.fromkeys(SPLITS, np.arange(num))
     return Source("noise", found, splits, tuple("abcd"))
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from rlplay.core import Mistake
 from rlplay.nets import backbones
 from rlplay.perception import contrast, neighbours
-from rlplay.perception.data import Source
+from rlplay.perception.source import Source
 
 SMALL = backbones.Config("small", width=0.1)
 

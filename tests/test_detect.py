@@ -14,10 +14,10 @@ from rlplay.core import Mistake
 from rlplay.nets import backbones
 from rlplay.nets.detectors import Found, Truth
 from rlplay.nets.optimize import Optimizer
-from rlplay.perception import average_precision, data, detect, framed
+from rlplay.perception import average_precision, detect, framed
 from rlplay.perception.augment import Config as Augmentation
 from rlplay.perception.average_precision import AveragePrecision
-from rlplay.perception.data import Source
+from rlplay.perception.source import SPLITS, Source
 
 pytest.importorskip("torchvision")
 BACKENDS = [name for name in average_precision.BACKENDS if average_precision.importable(name)]
@@ -47,7 +47,7 @@ def rectangles(num: int = 8, size: int = 40) -> Source:
         for number, colour in COLOURS.items():
             picture[i][:, mask[i] == number] = np.array(colour, np.uint8)[:, None]
     arrays = {"picture": picture, "boxes": boxes, "kind": kind, "mask": mask}
-    return Source("rectangles", arrays, dict.fromkeys(data.SPLITS, np.arange(num)), kinds=KINDS)
+    return Source("rectangles", arrays, dict.fromkeys(SPLITS, np.arange(num)), kinds=KINDS)
 
 
 def changed(**arrays: Any) -> Source:

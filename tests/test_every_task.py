@@ -11,7 +11,7 @@ import torch
 from rlplay import config
 from rlplay.lesson import Learning
 from rlplay.perception import data
-from rlplay.perception.data import Source
+from rlplay.perception.source import SPLITS, Source
 from rlplay.perception.task import Task
 
 TASKS = config.names("tasks")
@@ -36,7 +36,7 @@ def noise(shape: tuple[int, int, int], num: int = 24) -> Source:
         "episode": np.arange(num) // 4,
     }
     parts = np.array_split(np.arange(num), 3)
-    splits, names = dict(zip(data.SPLITS, parts, strict=True)), ("a", "b", "c")
+    splits, names = dict(zip(SPLITS, parts, strict=True)), ("a", "b", "c")
     return Source("noise", arrays, splits, names, names, ("x", "y"), {"x": 1.0})
 
 

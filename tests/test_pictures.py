@@ -15,13 +15,14 @@ from PIL import Image
 
 from rlplay.core import Mistake
 from rlplay.perception import augment, data
+from rlplay.perception.source import SPLITS
 
 
 def test_splits_share_nothing_and_miss_nothing():
     source = data.Config().make()
-    index = np.concatenate([source.splits[name] for name in data.SPLITS])
+    index = np.concatenate([source.splits[name] for name in SPLITS])
     assert sorted(index) == list(range(1797))
-    shares = [len(source.splits[name]) / 1797 for name in data.SPLITS]
+    shares = [len(source.splits[name]) / 1797 for name in SPLITS]
     assert shares == pytest.approx([0.72, 0.08, 0.2], abs=0.005)
     for index in source.splits.values():  # of each class the same share
         counts = np.bincount(source.arrays["label"][index])

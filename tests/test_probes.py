@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 
 from rlplay.core import Mistake
 from rlplay.perception import probes
-from rlplay.perception.data import Source
+from rlplay.perception.source import Source
 
 NUM = 600
 

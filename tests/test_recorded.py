@@ -13,8 +13,8 @@ from PIL import Image
 from rlplay import collect
 from rlplay.core import Mistake
 from rlplay.perception import data
-from rlplay.perception.data import Source
 from rlplay.perception.frames import NO_ACTION, Frames
+from rlplay.perception.source import SPLITS, Source
 
 TERMS = collect.Config(steps=100, max_steps=24, chunk=40, seed=3)  # whole episodes have 25 moments
 
@@ -86,11 +86,11 @@ def test_colours_and_full_size_stack_alike(folder, pong):
 def test_episodes_stay_whole_and_every_dataset_is_in_each_split(folder):
     source = made(folder)
     episode, game = np.asarray(source.arrays["episode"]), np.asarray(source.arrays["label"])
-    owners = [set(episode[source.splits[name]]) for name in data.SPLITS]
+    owners = [set(episode[source.splits[name]]) for name in SPLITS]
     assert sorted(number for owner in owners for number in owner) == list(range(8))
-    for name in data.SPLITS:
+    for name in SPLITS:
         assert set(game[source.splits[name]]) == {0, 1}
-    everything = np.concatenate([source.splits[name] for name in data.SPLITS])
+    everything = np.concatenate([source.splits[name] for name in SPLITS])
     assert sorted(everything) == list(range(200))
 
 
@@ -108,7 +108,7 @@ def test_several_games_are_told_apart_by_their_label(folder, pong):
 def test_label_is_the_action_taken_next_and_last_moments_have_none(folder, pong):
     source = made(folder / "pong")
     assert source.classes == tuple(pong.protocol["action_names"])
-    used = np.sort(np.concatenate([source.splits[name] for name in data.SPLITS]))
+    used = np.sort(np.concatenate([source.splits[name] for name in SPLITS]))
     action = pong.moments["action"]
     assert used.tolist() == np.flatnonzero(action != NO_ACTION).tolist()
     assert len(used) == 96

@@ -16,8 +16,8 @@ from rlplay.core import Array, Mistake
 from rlplay.lesson import Learning
 from rlplay.nets import backbones
 from rlplay.perception import data, gallery, segment
-from rlplay.perception.data import Source
 from rlplay.perception.segment import IGNORED, Segment, cross_entropy, weights
+from rlplay.perception.source import SPLITS, Source
 from rlplay.perception.task import Batch
 
 KINDS = ("background", "square", "disc")
@@ -27,7 +27,7 @@ ENCODER = backbones.Config("small", width=0.25)
 def source(picture: Array, mask: Array, kinds: tuple[str, ...] = KINDS) -> Source:
     """Return examples that are all in every split."""
     arrays = {"picture": picture, "mask": mask}
-    return Source("shapes", arrays, dict.fromkeys(data.SPLITS, np.arange(len(mask))), kinds=kinds)
+    return Source("shapes", arrays, dict.fromkeys(SPLITS, np.arange(len(mask))), kinds=kinds)
 
 
 def noise(num: int = 20, size: tuple[int, int] = (16, 20), kinds: tuple[str, ...] = KINDS):

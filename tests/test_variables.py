@@ -10,7 +10,7 @@ from sklearn import metrics
 from rlplay.core import Mistake
 from rlplay.nets import backbones
 from rlplay.perception import classify, data, variables
-from rlplay.perception.data import Source
+from rlplay.perception.source import SPLITS, Source
 from rlplay.perception.variables import Variables
 
 NAMES = ("ball_x", "ball_y", "lives")
@@ -24,7 +24,7 @@ def source(num: int = 40, **others: np.ndarray) -> Source:
         "kind": random.integers(2, size=(num, 2)),  # a ball at some moments, twice at a few
         **others,
     }
-    splits = dict.fromkeys(data.SPLITS, np.arange(num))
+    splits = dict.fromkeys(SPLITS, np.arange(num))
     places = {"ball_x": 1.0, "ball_y": 2.0}
     return Source("noise", arrays, splits, (), ("background", "ball"), NAMES, places)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rlplay.core import Range
-from rlplay.perception.data import missing
+from rlplay.perception.extras import missing
 
 if TYPE_CHECKING:
     from rlplay.perception.task import Batch

@@ -22,7 +22,7 @@ from rlplay.core import Array, Range
 from rlplay.nets import backbones
 from rlplay.nets.heads import Float32Linear
 from rlplay.perception import gallery
-from rlplay.perception.data import Source
+from rlplay.perception.source import Source
 from rlplay.perception.task import Batch, Task
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlplay.nets.detectors import Found, Truth
-from rlplay.perception.data import missing
+from rlplay.perception.extras import missing
 
 BACKENDS = ("faster_coco_eval", "pycocotools")
 """What torchmetrics lets count. The first is faster: 30 times where there are 150 objects."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from rlplay.core import Array, Mistake
 from rlplay.game import BoardGame
-from rlplay.perception.data import SPLITS, Source
+from rlplay.perception.source import SPLITS, Source
 
 KINDS = ("empty", "first", "second")
 

@@ -23,7 +23,7 @@ from rlplay.nets import backbones
 from rlplay.nets.heads import Float32Linear
 from rlplay.palette import SLATE, SNOW
 from rlplay.perception import gallery, neighbours
-from rlplay.perception.data import Source
+from rlplay.perception.source import Source
 from rlplay.perception.task import Batch, Task
 
 GROUP = 64  # pairs among which the right one is looked for in an examination

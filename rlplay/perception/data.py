@@ -8,100 +8,26 @@ no task: which kinds of label one needs, the task says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
 from rlplay.core import Array, Mistake, Range
+from rlplay.perception.extras import torchvision
+from rlplay.perception.pictures import grey, read, resized, unreadable
+from rlplay.perception.source import Source
 
 if TYPE_CHECKING:
     from rlplay.game import BoardGame
-    from rlplay.nets import backbones
-    from rlplay.perception.task import Task
 
-SPLITS = ("train", "validation", "test")
 VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
     *("cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
     *("train", "tvmonitor"),
 )
-
-
-class Column(Protocol):
-    """What is known of each of n examples, as in an array; it may be made when it is asked for."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[n, ...]"""
-        ...
-
-    def __getitem__(self, index: Any, /) -> Any:
-        """Return what is known of the examples of these numbers [B], as an array [B, ...]."""
-        ...
-
-
-@dataclass(frozen=True)
-class Source:
-    """n examples, by number."""
-
-    name: str
-    arrays: Mapping[str, Column]
-    """picture [n, C, H, W] uint8; and what there is of
-
-    label      [n] int64, of each picture a number in `classes`
-    mask       [n, H, W] uint8, of each pixel a number in `kinds`, 255 for none
-    boxes      [n, K, 4] float32, the objects' edges: left, top, right, bottom, pixels
-    kind       [n, K] int64, of each of these a number in `kinds`, 0 for no object
-    variables  [n, V] uint8, the game's state
-    squares    [n, R, C] int64, of each square of a board a number in `kinds`
-    episode    [n] int64, of examples in order of time"""
-    splits: dict[str, Array]
-    """Of train, validation and test the numbers of its examples, int64."""
-    classes: tuple[str, ...] = ()
-    """What the numbers of labels mean."""
-    kinds: tuple[str, ...] = ()
-    """What the numbers of masks, boxes and squares mean; the first is the background."""
-    variables: tuple[str, ...] = ()
-    """The names of the V variables."""
-    places: Mapping[str, float] = field(default_factory=dict)
-    """Of the variables that say where something is: how many pixels of the screen one step is."""
-    wanted: set[str] = field(default_factory=lambda: {"picture"})
-    """What `take` returns: pictures, and what was required."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of a picture: channels, height, width."""
-        _, channels, height, width = self.arrays["picture"].shape
-        return channels, height, width
-
-    def take(self, index: Array) -> dict[str, Array]:
-        """Return what is wanted of the examples of these numbers [B], as [B, ...] by name."""
-        return {name: self.arrays[name][index] for name in sorted(self.wanted)}
-
-    def require(self, label: str, task: str) -> None:
-        """Want this label in what `take` returns. Raises Mistake where there is none."""
-        if label not in self.arrays:
-            has = ", ".join(name for name in self.arrays if name != "picture") or "no labels"
-            raise Mistake(
-                f"the task {task} learns from a {label} for every picture, but the data {self.name}"
-                f" has {has}; set another data.name, or another task.name"
-            )
-        self.wanted.add(label)
-
-
-class TaskConfig(Protocol):
-    """The frozen dataclass `Config` of a task's file."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-    name: str
-    encoder: backbones.Config
-
-    def make(self, source: Source) -> Task:
-        """Build the task. Raises Mistake where it cannot learn from this source."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -245,6 +171,30 @@ def voc(config: Config) -> Loaded:
     return {"picture": np.stack(pictures), "mask": np.stack(masks)}, tested, VOC_CLASSES
 
 
+def read_mask(file: Path, picture: Path, size: int) -> Array:
+    """Return the mask [size, size] uint8 of a picture of Pascal VOC. Raises Mistake where the file
+    holds none, or does not fit the picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened, Image.open(picture) as beside:
+            if opened.mode not in ("P", "L") or opened.size != beside.size:
+                raise Mistake(
+                    f"{file} does not fit {picture}: a mask has the size of its picture and one"
+                    " number for each pixel; mend it, or take it off the lists in ImageSets"
+                )
+            mask = np.asarray(opened.resize((size, size), Image.Resampling.NEAREST), np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise unreadable(file) from error
+    foreign = mask[(mask >= len(VOC_CLASSES)) & (mask != 255)]
+    if len(foreign):
+        raise Mistake(
+            f"{file} has a class {foreign[0]}, but Pascal VOC has 0 to {len(VOC_CLASSES) - 1}, and"
+            " 255 for none: mend it, or take it off the lists in ImageSets"
+        )
+    return mask
+
+
 def folder(path: Path, size: int) -> Loaded:
     """Return the pictures below `path`, a folder for each class. Raises Mistake where there are
     none, or one cannot be read."""
@@ -276,90 +226,3 @@ def fetched(config: Config, make: Callable[[bool], Any]) -> Any:
         f"{config.name} is not in {config.folder!r}, or not whole, and {how}: put its files there,"
         " as torchvision lays them, or set data.folder to where they are"
     ) from failed
-
-
-def torchvision(name: str) -> Any:
-    """Return torchvision. Raises Mistake where it is not installed, or not for this torch."""
-    try:
-        import torchvision
-    except ModuleNotFoundError as error:
-        raise missing(f"the data {name}", "torchvision") from error
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        raise unfit() from error
-    return torchvision
-
-
-def unfit() -> Mistake:
-    """Return what to say where torchvision was made for another version of torch."""
-    return Mistake(
-        "the installed torchvision does not work with the installed torch; type `pip install"
-        " --upgrade torch torchvision` for two that fit each other"
-    )
-
-
-def missing(what: str, module: str) -> Mistake:
-    """Return what to say where a module of the extra `perception` is not installed."""
-    return Mistake(
-        f"{what} needs the module {module!r}, which is not installed; type"
-        " `pip install -e '.[perception]'` in the project's folder"
-    )
-
-
-def read(file: Path, size: int) -> Array:
-    """Return a picture [3, size, size] uint8. Raises Mistake where the file holds none."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as opened:
-            scaled = opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-            return np.ascontiguousarray(np.asarray(scaled).transpose(2, 0, 1))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise unreadable(file) from error
-
-
-def read_mask(file: Path, picture: Path, size: int) -> Array:
-    """Return the mask [size, size] uint8 of a picture of Pascal VOC. Raises Mistake where the file
-    holds none, or does not fit the picture."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as opened, Image.open(picture) as beside:
-            if opened.mode not in ("P", "L") or opened.size != beside.size:
-                raise Mistake(
-                    f"{file} does not fit {picture}: a mask has the size of its picture and one"
-                    " number for each pixel; mend it, or take it off the lists in ImageSets"
-                )
-            mask = np.asarray(opened.resize((size, size), Image.Resampling.NEAREST), np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise unreadable(file) from error
-    foreign = mask[(mask >= len(VOC_CLASSES)) & (mask != 255)]
-    if len(foreign):
-        raise Mistake(
-            f"{file} has a class {foreign[0]}, but Pascal VOC has 0 to {len(VOC_CLASSES) - 1}, and"
-            " 255 for none: mend it, or take it off the lists in ImageSets"
-        )
-    return mask
-
-
-def unreadable(file: Path) -> Mistake:
-    return Mistake(f"{file} cannot be read as a picture: remove it, or mend it")
-
-
-def grey(pictures: Array) -> Array:
-    """Return the brightness [n, 1, H, W] of pictures [n, C, H, W], as ITU-R 601 weighs colours."""
-    if pictures.shape[1] == 1:
-        return pictures
-    weight = np.array([0.299, 0.587, 0.114], np.float32)
-    bright = [np.tensordot(weight, picture, 1) for picture in pictures]  # one by one: less memory
-    return np.round(np.stack(bright)).astype(np.uint8)[:, None]
-
-
-def resized(pictures: Array, size: int) -> Array:
-    """Return pictures [n, C, H, W] as [n, C, size, size]."""
-    from PIL import Image
-
-    scaled = [
-        np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR))
-        for plane in pictures.reshape(-1, *pictures.shape[2:])
-    ]
-    return np.stack(scaled).reshape(*pictures.shape[:2], size, size)

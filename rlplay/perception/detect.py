@@ -18,9 +18,9 @@ from rlplay.core import Array, Mistake, Range
 from rlplay.nets import backbones
 from rlplay.nets.detectors import Detector, Fcos, Found, Neck, Truth, cut
 from rlplay.nets.regions import RegionCNN
-from rlplay.perception import data, framed
+from rlplay.perception import extras, framed
 from rlplay.perception.average_precision import AveragePrecision
-from rlplay.perception.data import Source
+from rlplay.perception.source import Source
 from rlplay.perception.task import Batch, Task
 
 LEAST_SIDE = 0.5  # pixels of an object, left in the picture, that can be seen
@@ -66,7 +66,7 @@ class Config:
         source.require("kind", self.name)
         if self.kind == "mask_rcnn":
             source.require("mask", f"{self.name} of the kind mask_rcnn")
-        works(data.torchvision("task detect"))
+        works(extras.torchvision("task detect"))
         AveragePrecision(source.kinds, self.most)
         if self.kind != "fcos" and not self.anchors:
             raise Mistake(f"{self.kind} needs task.anchors, such as (4, 8, 16, 32), and not none")
@@ -201,4 +201,4 @@ def works(torchvision: object) -> None:
     try:
         nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except (RuntimeError, AttributeError, NotImplementedError) as error:
-        raise data.unfit() from error
+        raise extras.unfit() from error

@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 from rlplay.core import Array, Mistake, Range
 from rlplay.nets import hardware
-from rlplay.perception.data import Source
 from rlplay.perception.objects import games
+from rlplay.perception.source import Source
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
 """Of a ridge regression on features of variance 1."""

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from rlplay.core import Array, Mistake
-from rlplay.perception.data import Column, Source, grey, resized
 from rlplay.perception.frames import MANIFEST, NO_ACTION, Frames, split
 from rlplay.perception.objects import class_map, games, state
+from rlplay.perception.pictures import grey, resized
+from rlplay.perception.source import Column, Source
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from rlplay.core import Array, Mistake, Range
 from rlplay.nets import backbones, segmenters
 from rlplay.palette import LINE, SLATE
 from rlplay.perception import gallery
-from rlplay.perception.data import Source, missing
+from rlplay.perception.extras import missing
+from rlplay.perception.source import Source
 from rlplay.perception.task import Batch, Task
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from rlplay.nets.heads import Float32Linear
 from rlplay.palette import GREEN, RED
 from rlplay.perception import gallery
 from rlplay.perception.classify import Axes, wilson
-from rlplay.perception.data import Source
+from rlplay.perception.source import Source
 from rlplay.perception.task import Batch, Task
 
 if TYPE_CHECKING:

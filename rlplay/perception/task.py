@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rlplay.core import Array
 from rlplay.nets.encoders import Encoder
-from rlplay.perception.data import Source
+from rlplay.perception.source import Source
 
 Batch = dict[str, Tensor]
 """picture [B, C, H, W] uint8, and labels [B, ...] by name, as in Source."""

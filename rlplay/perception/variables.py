@@ -19,7 +19,7 @@ from rlplay.core import Array
 from rlplay.palette import GREEN, LINE, RED, SLATE
 from rlplay.perception import gallery
 from rlplay.perception.classify import Classify
-from rlplay.perception.data import Source
+from rlplay.perception.source import Source
 from rlplay.perception.task import Batch
 
 if TYPE_CHECKING:
