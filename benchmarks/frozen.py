@@ -77,7 +77,9 @@ def compare(preset: str, seconds: float, rounds: int) -> dict[str, Any]:
     found: dict[str, list[Rates]] = {name: [] for name in SIDES}
     for number in range(rounds):
         for name in SIDES if number % 2 == 0 else reversed(SIDES):
-            found[name].append(sides[name].measure(seconds))
+            found[name].append(rates := sides[name].measure(seconds))
+            said = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in rates.items())
+            print(f"{preset}, round {number + 1}, {name}: {said} steps/s", flush=True)
     told: dict[str, Any] = {}
     for name, rates in found.items():
         told[name] = {
