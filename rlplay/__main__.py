@@ -4,12 +4,14 @@ them, so that `rlplay --help` answers at once."""
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import shlex
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from rlplay.run import Run
     from rlplay.train import Training
 
+Verb = Callable[[list[str], Path], int]
+"""From the words behind it and the folder of runs to an exit code."""
 HELP = """\
 rlplay: train agents that play, and watch them learn
 
@@ -66,6 +70,9 @@ def run_verb(words: list[str]) -> int:
             hint = nearest(words[0], list(VERBS)) or "; `rlplay --help` names them all"
             raise Mistake(f"no verb called {words[0]!r}{hint}")
         words = words[1:]
+        if asks_help(words) and (verb is not train or words[0].startswith("-")):
+            print(HELP, end="")  # behind a config, --help asks for its settings
+            return 0
         root = Path(option(words, "--runs") or "runs")
         return verb(words, root)
     except Mistake as mistake:
@@ -109,8 +116,6 @@ def train(words: list[str], root: Path) -> int:
     from rlplay import config
 
     if not words or words[0].startswith("-"):
-        if asks_help(words):
-            return show_help()
         raise Mistake(
             "`rlplay train` needs a config: a path, or a name such as cartpole/dqn;"
             " `rlplay list configs` names them all"
@@ -148,8 +153,6 @@ def made(experiment: Experiment | Lesson, begins: bool = True) -> Training | Lea
 
 def resume(words: list[str], root: Path) -> int:
     """Continue a run where its newest valid checkpoint stands."""
-    if asks_help(words):
-        return show_help()
     name = positional(words)
     from rlplay import checkpoint, run, study
 
@@ -197,8 +200,6 @@ def go_through(folder: Path, command: list[str]) -> int:
 
 def plot(words: list[str], root: Path) -> int:
     """Draw the curves of runs, or the picture of a study."""
-    if asks_help(words):
-        return show_help()
     out, names = option(words, "--out"), []
     while words and not words[0].startswith("-"):
         names.append(words.pop(0))
@@ -226,8 +227,6 @@ def plot(words: list[str], root: Path) -> int:
 
 def evaluate(words: list[str], root: Path) -> int:
     """Score a trained agent by the protocol in its config."""
-    if asks_help(words):
-        return show_help()
     as_json, which = flag(words, "--json"), option(words, "--checkpoint")
     name = positional(words)
     from rlplay import accuracy, run
@@ -276,8 +275,6 @@ def examine(folder: Run, which: str, words: list[str], as_json: bool) -> int:
 
 def record(words: list[str], root: Path) -> int:
     """Film an episode of a trained agent."""
-    if asks_help(words):
-        return show_help()
     which, name = option(words, "--checkpoint"), positional(words)
     from rlplay import record, run
 
@@ -295,8 +292,6 @@ def record(words: list[str], root: Path) -> int:
 
 def match(words: list[str], root: Path) -> int:
     """Let two agents play a game against each other, and say who is stronger."""
-    if asks_help(words):
-        return show_help()
     world, out = option(words, "--game"), option(words, "--out")
     if len(words) < 2 or words[1].startswith("-"):
         raise Mistake("`rlplay match` needs two players, such as `rlplay match last mcts`")
@@ -316,8 +311,6 @@ def match(words: list[str], root: Path) -> int:
 
 def ladder(words: list[str], root: Path) -> int:
     """Rate the checkpoints of a run by games against each other and against fixed opponents."""
-    if asks_help(words):
-        return show_help()
     name = positional(words)
     from rlplay import ladder, run, settings
 
@@ -331,8 +324,6 @@ def ladder(words: list[str], root: Path) -> int:
 
 def play(words: list[str], root: Path) -> int:
     """Play a board game against an agent, in the terminal."""
-    if asks_help(words):
-        return show_help()
     against, side = option(words, "--against") or "last", option(words, "--side") or "first"
     sides = ("first", "second")
     if side not in sides:
@@ -347,44 +338,19 @@ def play(words: list[str], root: Path) -> int:
     return 0
 
 
-def collect_frames(words: list[str], root: Path) -> int:
-    """Play a game and keep its frames, to learn to see from."""
-    from rlplay import collect
+def from_words(module: str) -> Verb:
+    """Return the verb whose module knows what may be typed after it."""
 
-    return show_help() if asks_help(words) else collect.from_words(words, root)
+    def verb(words: list[str], root: Path) -> int:
+        return importlib.import_module(f"rlplay.{module}").from_words(words, root)
 
-
-def probe(words: list[str], root: Path) -> int:
-    """Ask how much of a game's state an encoder knows."""
-    if asks_help(words):
-        return show_help()
-    from rlplay import probe
-
-    return probe.from_words(words, root)
-
-
-def similar(words: list[str], root: Path) -> int:
-    """Find the frames that an encoder takes for most alike."""
-    if asks_help(words):
-        return show_help()
-    from rlplay import similar
-
-    return similar.from_words(words, root)
-
-
-def explain(words: list[str], root: Path) -> int:
-    """Draw what a network looks for and looks at, and how easily it is deceived."""
-    from rlplay import explain
-
-    return show_help() if asks_help(words) else explain.from_words(words, root)
+    return verb
 
 
 def list_(words: list[str], root: Path) -> int:
     """List what there is."""
     from rlplay import config, run
 
-    if asks_help(words):
-        return show_help()
     as_json = flag(words, "--json")
     kinds = ("envs", "agents", "tasks", "configs", "runs")
     if len(words) != 1 or words[0] not in kinds:
@@ -418,8 +384,6 @@ def doctor(words: list[str], root: Path) -> int:
     """Check this machine."""
     from rlplay import doctor
 
-    if asks_help(words):
-        return show_help()
     if words:
         raise Mistake(f"`rlplay doctor` takes no {words[0]!r}")
     code = doctor.doctor(root)
@@ -430,8 +394,6 @@ def doctor(words: list[str], root: Path) -> int:
 
 def tensorboard(words: list[str], root: Path) -> int:
     """Serve the runs on this machine only."""
-    if asks_help(words):
-        return show_help()
     port = option(words, "--port") or "6006"
     if words or not port.isdigit():
         raise Mistake("`rlplay tensorboard` takes --port NUMBER and nothing else")
@@ -439,11 +401,6 @@ def tensorboard(words: list[str], root: Path) -> int:
     say(f"TensorBoard of {root}/ at http://127.0.0.1:{port} (Ctrl-C ends it)")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *command, "--port", port])
-
-
-def show_help() -> int:
-    print(HELP, end="")
-    return 0
 
 
 def quiet_threads() -> None:
@@ -458,7 +415,7 @@ def tensorboard_of(folder: Run) -> str:
     return "tensorboard" if root == Path("runs") else f"tensorboard --runs {shlex.quote(str(root))}"
 
 
-VERBS = {
+VERBS: dict[str, Verb] = {
     "train": train,
     "resume": resume,
     "evaluate": evaluate,
@@ -467,10 +424,10 @@ VERBS = {
     "match": match,
     "ladder": ladder,
     "play": play,
-    "collect-frames": collect_frames,
-    "probe": probe,
-    "similar": similar,
-    "explain": explain,
+    "collect-frames": from_words("collect"),
+    "probe": from_words("probe"),
+    "similar": from_words("similar"),
+    "explain": from_words("explain"),
     "list": list_,
     "doctor": doctor,
     "tensorboard": tensorboard,

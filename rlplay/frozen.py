@@ -10,6 +10,7 @@ does one that normalizes what it observes, for which no encoder stands still.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -90,6 +91,7 @@ class Frozen(Agent):
         self.agent.load_state_dict(overlaid(state, whole))
         self.look(whole)
         self.latest: tuple[Array, Array] | None = None
+        self.acting: Frozen | None = None
 
     def look(self, weights: Mapping[str, Array]) -> None:
         """Take over the encoder from an agent's weights."""
@@ -133,6 +135,12 @@ class Frozen(Agent):
         features = np.concatenate([notes.pop(FEATURES), last[None]])  # [T + 1, N, F]
         decision = decision._replace(notes=notes)
         return self.agent.learn(Trajectory(step._replace(observation=features), decision))
+
+    def actor(self) -> Agent:
+        if self.acting is None:
+            self.acting = copy.copy(self)
+        self.acting.agent = self.agent.actor()
+        return self.acting
 
     def cut(self) -> None:
         self.agent.cut()

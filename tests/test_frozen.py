@@ -39,6 +39,7 @@ agent:
   hidden: 8
   horizon: 8
   batch_size: 8
+  schedule_steps: 320
   device: cpu
 num_steps: 320
 log_every: 16
@@ -245,6 +246,20 @@ def test_agent_can_be_thawed_and_frozen_again():
         other.load_state_dict(agent.state_dict())
         assert same(weights(other), weights(agent))
         learned(other, env, 2)
+
+
+def test_who_acts_while_it_learns_acts_as_it_did_until_told():
+    env = Screens()
+    agent = frozen.make(settings("ppo"), env.spec, 3)
+    actor, other = agent.actor(), Screens()
+    seen = other.reset(7)
+    before = actor.act(seen, explore=False).notes
+    learned(agent, env)
+    assert same(actor.act(seen, explore=False).notes, before)
+    assert agent.actor() is actor
+    now = actor.act(seen, explore=False).notes
+    assert same(now, agent.act(seen, explore=False).notes)
+    assert not same(now, before)
 
 
 def test_another_encoder_is_a_mistake():
