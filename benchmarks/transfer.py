@@ -1,16 +1,16 @@
-"""Does an encoder that has learned to see Pong help an agent to play it? PPO for 100,000 agent
+"""Does an encoder that has learned to see Breakout help an agent to play it? PPO for 100,000 agent
 steps: from scratch; and from the encoder of each of four perception tasks, frozen or fine-tuned.
 
     python -m benchmarks.transfer [--seeds 3] [--processes 2] [--source segment=RUN] [--arms ...]
 
 First the tasks are trained, one after the other, but for those that a run is named for; then the
-agents, `rlplay train pong/ppo_transfer` each in a process of its own, with one thread, so many side
-by side. A frozen encoder that was never trained is the control. What is finished is not done again,
-so the same command goes on where it was broken off. Seconds are those of the wall clock, with
-imports and evaluation, beside as many others as there are processes. The area is the mean of the
-learning curve, the mean score of recent games, from the first game on to the end; scores and areas
-are means over seeds with their 95% bootstrap interval. Other settings, such as --num-steps 20000,
-go to every agent's training. Linux and macOS only.
+agents, `rlplay train breakout/ppo_transfer` each in a process of its own, with one thread, so many
+side by side. A frozen encoder that was never trained is the control. What is finished is not done
+again, so the same command goes on where it was broken off. Seconds are those of the wall clock,
+with imports and evaluation, beside as many others as there are processes. The area is the mean of
+the learning curve, the mean score of recent games, from the first game on to the end; scores and
+areas are means over seeds with their 95% bootstrap interval. Other settings, such as --num-steps
+20000, go to every agent's training. Linux and macOS only.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ import numpy as np
 from benchmarks.policy_gradients import HOME, evaluated, train
 
 OUT = HOME / "benchmarks" / "results" / "transfer.json"
-CONFIG = "pong/ppo_transfer"
+CONFIG = "breakout/ppo_transfer"
 TASKS = {
-    "autoencode": "pong/autoencode",
-    "contrast": "pong/contrast",
-    "segment": "pong/segment_agent",
-    "RAM": "pong/classify_ram",
+    "autoencode": "breakout/autoencode",
+    "contrast": "breakout/contrast",
+    "segment": "breakout/segment_agent",
+    "RAM": "breakout/classify_ram",
 }
 """What teaches to see, and the config of it."""
 FROZEN = "--agent.encoder.learn=none"
@@ -143,7 +143,7 @@ def draw(found: dict[str, list[dict[str, Any]]], folder: Path) -> list[str]:
     for name, arms in FIGURES.items():
         groups = {a: [Run(Path(run["folder"])) for run in found[a]] for a in arms if a in found}
         if len(groups) > 1:
-            title = f"Pong by PPO, encoders {name}"
+            title = f"Breakout by PPO, encoders {name}"
             png, svg = plot.draw(groups, folder, plot.Config((SCORE,), title=title), name)
             svg.unlink()
             names.append(f"{folder.name}/{png.name}")
