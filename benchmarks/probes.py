@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from rlplay import eyes, probe, run
+from rlplay import eyes, run
 from rlplay.config import Lesson
+from rlplay.insight import probe
 from rlplay.perception.probes import Config, Judge
 from rlplay.settings import to_dict
 from rlplay.words import table

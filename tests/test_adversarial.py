@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlplay import adversarial
-from rlplay.adversarial import (
+from rlplay.core import Agent, Array, Decision, Step
+from rlplay.insight import adversarial
+from rlplay.insight.adversarial import (
     added,
     choices,
     fast_gradient_sign,
@@ -20,9 +21,8 @@ from rlplay.adversarial import (
     patch,
     universal,
 )
-from rlplay.core import Agent, Array, Decision, Step
+from rlplay.insight.saliency import margin
 from rlplay.perception.data import digits
-from rlplay.saliency import margin
 
 CPU = torch.device("cpu")
 

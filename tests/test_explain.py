@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from test_lesson import AUTOENCODE, TINY
 
-from rlplay import adversarial, config, deceive, exhibits, explain, run, subject
+from rlplay import config, run
 from rlplay.__main__ import run_verb
+from rlplay.insight import adversarial, deceive, exhibits, explain, subject
+from rlplay.insight.subject import Subject
 from rlplay.nets import backbones
 from rlplay.perception import gallery
-from rlplay.subject import Subject
 
 SHORT = ["--num-frames=2", "--num-units=3", "--num-patches=2", "--num-steps=3", "--max-steps=6"]
 FEW = ["--num-episodes=2", "--num-pictures=40"]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlplay import filters
 from rlplay.core import Mistake
+from rlplay.insight import filters
 from rlplay.nets import backbones
 
 ENCODERS = {

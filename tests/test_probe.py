@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rlplay import eyes, probe, run
+from rlplay import eyes, run
 from rlplay.__main__ import run_verb
+from rlplay.insight import probe
 from rlplay.perception.frames import MOMENT, Manifest
 
 GREEN = 200

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlplay import saliency
+from rlplay.insight import saliency
 
 
 class Pooled(nn.Module):

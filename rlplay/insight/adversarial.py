@@ -17,8 +17,8 @@ from torch import Tensor
 
 from rlplay.core import Agent, Array, Decision, Env, Step
 from rlplay.evaluate import bootstrap_interval, play_wave
+from rlplay.insight.saliency import margin
 from rlplay.perception.classify import wilson
-from rlplay.saliency import margin
 
 Scores = Callable[[Tensor], Tensor]
 """From pictures [B, C, H, W], 0..1, to the scores of classes or actions [B, A]."""

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from rlplay import lesson, run
 from rlplay.core import Array, Mistake
+from rlplay.insight.saliency import margin
 from rlplay.nets.encoders import Encoder
 from rlplay.perception.classify import Classify
 from rlplay.play import Moment, play
-from rlplay.saliency import margin
 
 Announce = Callable[[str], None]
 

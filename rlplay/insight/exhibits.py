@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from rlplay import filters, saliency
 from rlplay.canvas import Canvas
 from rlplay.core import Array
-from rlplay.page import Exhibit, Figure
+from rlplay.insight import filters, saliency
+from rlplay.insight.page import Exhibit, Figure
+from rlplay.insight.subject import Subject
 from rlplay.palette import NIGHT, SNOW, Ink, digits
 from rlplay.perception import gallery
 from rlplay.record import encoder
-from rlplay.subject import Subject
 
 VALUE, CHOICE = (255, 84, 64), (64, 150, 255)  # red and blue, on grey
 ACROSS = 10  # classes side by side

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from rlplay import plot
-from rlplay.adversarial import (
+from rlplay.core import Array
+from rlplay.curves import Curve
+from rlplay.insight.adversarial import (
     Attack,
     Point,
     accuracy,
@@ -25,13 +27,11 @@ from rlplay.adversarial import (
     patch,
     universal,
 )
-from rlplay.core import Array
-from rlplay.curves import Curve
-from rlplay.exhibits import write
-from rlplay.page import Exhibit, Figure
+from rlplay.insight.exhibits import write
+from rlplay.insight.page import Exhibit, Figure
+from rlplay.insight.subject import Subject
 from rlplay.palette import number
 from rlplay.perception import gallery
-from rlplay.subject import Subject
 
 Measure = Callable[[Attack], tuple[float, float, float]]
 """From an attack to how well it does then: the mean, and its 95% interval."""

@@ -24,12 +24,13 @@ from typing import Annotated
 import numpy as np
 from PIL import Image
 
-from rlplay import deceive, exhibits, run
+from rlplay import run
 from rlplay.core import Mistake, Range, nearest
-from rlplay.page import Exhibit, page
+from rlplay.insight import deceive, exhibits
+from rlplay.insight.page import Exhibit, page
+from rlplay.insight.subject import Subject, load
 from rlplay.record import tensorboard_image
 from rlplay.settings import convert, parse, to_dict
-from rlplay.subject import Subject, load
 from rlplay.words import option, positional, say, suggest
 
 MARK = "explain.json"
