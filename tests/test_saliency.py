@@ -1,4 +1,4 @@
-"""Laws of rlplay/saliency.py: slopes are finite differences, what is not used is not shown,
+"""Laws of rlplay/insight/saliency.py: slopes are finite differences, what is not used is not shown,
 Grad-CAM is CAM where that is defined, and climbing climbs."""
 
 from __future__ import annotations
