@@ -259,6 +259,22 @@ def test_masks_and_boxes_follow_their_pictures(config):
     assert moved > 5
 
 
+@pytest.mark.parametrize("num_channels", [1, 2, 3, 6])
+def test_all_moments_of_a_picture_are_changed_alike(num_channels):
+    pytest.importorskip("torchvision")
+    picture = torch.full((8, num_channels, 16, 16), 100, dtype=torch.uint8)
+    change = augment.Config(brightness=0.3).make(16, 16)
+    assert change is not None
+    torch.manual_seed(0)
+    brightness = change({"picture": picture})["picture"].flatten(1).float()
+    assert (brightness == brightness[:, :1]).all()
+    assert len(set(brightness[:, 0].tolist())) > 4
+    assert 70 <= brightness.min() < 100 < brightness.max() <= 130
+    change = augment.Config(0.1, 10, 0.1, 0.8, True, 0.3, 0.1).make(16, 16)
+    assert change is not None
+    assert change({"picture": picture})["picture"].shape == picture.shape
+
+
 def test_each_picture_draws_its_own_change():
     pytest.importorskip("torchvision")
     change = augment.Config(shift=0.3, noise=0.1).make(32, 32)

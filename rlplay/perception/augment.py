@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rlplay.core import Range
@@ -56,7 +57,10 @@ class Config:
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.brightness:
-            steps.append(v2.ColorJitter(brightness=self.brightness))
+            from torchvision import tv_tensors
+
+            # v2.ColorJitter would not take pictures of several moments
+            steps.append(v2.Lambda(partial(lighter, reach=self.brightness), tv_tensors.Image))
         if self.noise:
             steps.append(v2.GaussianNoise(sigma=self.noise))
         return Augmentation(v2.Compose(steps), height, width)
@@ -92,3 +96,14 @@ class Augmentation:
             for name in names
         }
         return batch | follow
+
+
+def lighter(picture: Any, reach: float) -> Any:
+    """Return a picture, a tv_tensor of uint8, with its brightness multiplied by 1 - `reach` to 1 +
+    `reach`."""
+    import torch
+    from torchvision import tv_tensors
+
+    factor = 1 + reach * (2 * torch.rand(1) - 1)
+    shown = picture.as_subclass(torch.Tensor).mul(factor).clamp(0, 255).to(picture.dtype)
+    return tv_tensors.wrap(shown, like=picture)
