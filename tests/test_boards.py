@@ -11,8 +11,9 @@ from rlplay.core import Mistake
 from rlplay.perception import boards, classify, data
 from rlplay.perception.boards import LEARNED, TESTED
 from rlplay.perception.source import SPLITS, Source
-from rlplay.perception.squares import PLACES, Squares
+from rlplay.perception.squares import Squares
 
+BRIGHT = (boards.DARK, boards.LIGHT)
 GAMES = ("connect_four", "tictactoe", "othello:size=6", "gomoku:size=9,line=5", "breakthrough")
 
 
@@ -75,8 +76,7 @@ def test_hues_are_of_their_family():
     random = np.random.default_rng(0)
     for family in (LEARNED, TESTED):
         for bright in (boards.DARK, boards.LIGHT, (60, 210)):
-            for _ in range(200):
-                ink = boards.colour(family, bright, random)
+            for ink in boards.colours(family, bright, 200, random):
                 assert bright[0] - 1 < ink @ boards.WEIGHT < bright[1] + 1
                 assert -1e-6 <= ink.min() <= ink.max() < 256
                 hue, saturation, _ = colorsys.rgb_to_hsv(*ink / 255)
@@ -130,14 +130,45 @@ def task() -> Squares:
     return task
 
 
+def test_stones_stand_out_by_more_than_patterns():
+    random = np.random.default_rng(0)
+    for family in (LEARNED, TESTED):
+        for _ in range(200):
+            stones = [boards.colours(family, bright, 1, random)[0] for bright in BRIGHT]
+            board = boards.distinct(family, (60, 210), stones, random, boards.LIGHTER)
+            for stone in stones:
+                assert np.linalg.norm(board - stone) >= boards.APART
+                assert abs((board - stone) @ boards.WEIGHT) >= boards.LIGHTER
+    x, y = np.random.default_rng(1).uniform(-1, 8, (2, 500)).astype(np.float32)
+    for pattern in (*LEARNED.patterns, *TESTED.patterns):
+        for _ in range(20):
+            light = boards.patterned(pattern, x, y, np.floor(x + y).astype(int), random)
+            assert light.shape == x.shape
+            assert np.abs(light).max() < (2 if pattern == "graded" else 1.001)
+
+
 def test_squares_are_read_at_places_spread_over_them(task):
     edges = torch.tensor([[-0.5, -1.0, 0.5, 0.2]])
-    grid = task.grid(edges)[0]
-    assert grid.shape == (6 * PLACES, 7 * PLACES, 2)
+    grid, wider = task.grid(edges, 3)[0], task.grid(edges, 3, margin=2)[0]
+    assert grid.shape == (6 * 3, 7 * 3, 2)
     for row, column in ((0, 0), (2, 5), (5, 6)):
-        middle = grid[row * PLACES + PLACES // 2, column * PLACES + PLACES // 2]
         expected = (-0.5 + (column + 0.5) / 7, -1 + 1.2 * (row + 0.5) / 6)
-        assert middle.tolist() == pytest.approx(expected)
+        assert grid[row * 3 + 1, column * 3 + 1].tolist() == pytest.approx(expected)
+    torch.testing.assert_close(wider[6:-6, 6:-6], grid)
+    assert wider[1, 1].tolist() == pytest.approx((-0.5 - 1.5 / 7, -1 - 1.2 * 1.5 / 6))
+
+
+def test_a_board_looks_the_same_wherever_it_is_known_to_lie(task):
+    task.eval()
+    batch = next(task.batches("train", 4))
+    picture, known = torch.zeros_like(batch["picture"]), task.box(batch)
+    picture[:, :, 20:52, 20:52] = batch["picture"][:, :, 20:52, 20:52]
+    with torch.no_grad():
+        here, found = task.look(picture, known)
+        there, _ = task.look(picture.roll((9, -6), (2, 3)), known + torch.tensor([-6, 9] * 2) / 32)
+        torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(here, task.look(picture, known + 0.1)[0], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(task.look(picture, found)[0], task(picture))
 
 
 def test_loss_and_what_is_found_are_computed_by_hand(task):

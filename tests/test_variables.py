@@ -106,16 +106,16 @@ def test_places_are_learned_from_pictures_that_show_them():
     picture = np.zeros((300, 1, 16, 20), np.uint8)
     picture[np.arange(300), 0, places[:, 1], places[:, 0]] = 255
     off = []
-    for shown in (picture, picture[::-1].copy()):
+    for shown, heat in ((picture, False), (picture, True), (picture[::-1].copy(), True)):
         torch.manual_seed(0)
         truth = np.concatenate([places, places[:, :1]], 1).astype(np.uint8)
         noise = source(300, picture=shown, variables=truth, kind=np.ones((300, 1), np.int64))
         encoder = backbones.Config("small", width=0.25)
         task = classify.Config(
-            target="variables", encoder=encoder, pool="axes", hidden=0, spread=1
+            target="variables", encoder=encoder, pool="axes", hidden=0, spread=1, heat=heat
         ).make(noise)
         optimizer = torch.optim.Adam(task.parameters(), 1e-2)
-        for _ in range(12):
+        for _ in range(24 if heat else 12):
             for batch in task.batches("train", 30, random.permutation(240)):
                 optimizer.zero_grad()
                 task.loss(batch)[0].backward()
@@ -123,8 +123,37 @@ def test_places_are_learned_from_pictures_that_show_them():
         held_out = task.eval().batches("test", 60, np.arange(240, 300))
         with torch.no_grad():
             off.append(task.examine(held_out)["pixels"])
-    assert off[0] < 1
-    assert off[1] > 2.5
+    assert max(off[:2]) < 1
+    assert off[2] > 2.5
+
+
+def test_heat_is_the_middle_of_where_a_thing_may_be():
+    heat = variables.Heat((2, 1), [False, True])
+    with torch.no_grad():
+        heat.likely.weight[:] = torch.tensor([1.0, 0.0, 0.0]).reshape(1, 3, 1, 1)
+        heat.slope[:], heat.offset[:] = torch.tensor([0.5, 0.2]), torch.tensor([0.6, 0.7])
+        maps = [torch.zeros(1, 2, 5, 9), torch.zeros(1, 1, 3, 5)]
+        maps[0][0, 0, 4, 2] = 60  # the bottom row, the third of nine columns
+        expected = [100 * (0.6 - 0.5 * 0.5), 100 * (0.7 + 0.2)]
+        assert heat(maps)[0].tolist() == pytest.approx(expected)
+        maps[0][0, 0, 4, 6] = 60  # as likely there
+        assert heat(maps)[0].tolist() == pytest.approx([60, 90])
+
+
+def test_heat_learns_from_moments_that_show_the_thing_alone():
+    task = made(heat=True)
+    batch, _, truth = everything(task)
+    shown = (batch["kind"].numpy() == 1).any(1)
+    with torch.no_grad():
+        places = task.look(batch["picture"])[1]
+        assert places is not None
+        off = (places.numpy() - truth[:, :2]) * np.array([1.0, 2.0])
+        found = task.examine(task.batches("train", 100))
+        more, less = task.loss(batch)[0].item(), made().loss(batch)[0].item()
+    assert found["pixels/ball_x"] == pytest.approx(np.abs(off[shown, 0]).mean(), rel=1e-5)
+    unit = np.abs(off[shown] / variables.UNIT)
+    huber = np.where(unit < 0.25, unit**2 / 2, 0.25 * (unit - 0.125))
+    assert more - less == pytest.approx(huber.mean(), rel=0.1)
 
 
 def test_data_without_variables_are_refused():

@@ -33,8 +33,8 @@ class Family:
 
 
 LEARNED = Family(
-    ("disc", "square", "diamond", "ring", "cross"),
-    ("plain", "checkered", "holes"),
+    ("disc", "square", "diamond", "ring", "cross", "triangle"),
+    ("plain", "checkered", "holes", "blotched", "woven", "dotted", "graded", "scratched"),
     ((-100, 10), (70, 190)),
 )
 TESTED = Family(
@@ -44,7 +44,8 @@ TESTED = Family(
 )
 DARK, LIGHT, BETWEEN = (15, 75), (180, 245), (100, 140)
 """Brightness of the first player's stones, of the second's, and of holes in a board, 0..255."""
-APART = 75  # least distance between two colours that touch, as in RGB
+APART = 90  # least distance between two colours that touch, as in RGB
+LIGHTER = 30  # and between their brightnesses, of a stone and what it lies on
 
 
 def source(game: BoardGame, num: int, size: int, shares: tuple[float, float], seed: int) -> Source:
@@ -104,16 +105,18 @@ def painted(
     unit = min(wide, high)  # pixels
 
     pattern, shape = random.choice(family.patterns), random.choice(family.shapes)
-    stones = [colour(family, DARK, random), colour(family, LIGHT, random)]
-    board = distinct(family, (60, 210), stones, random)
+    stones = [colours(family, bright, 1, random)[0] for bright in (DARK, LIGHT)]
+    board = distinct(family, (60, 210), stones, random, LIGHTER)
     ground = distinct(family, (20, 235), [board], random)
     outside = np.maximum(np.abs(x - columns / 2) - columns / 2, np.abs(y - rows / 2) - rows / 2)
     frame = random.uniform(0, 0.4) * random.integers(2)  # around the squares, in squares
-    picture = np.empty((size, size, 3), np.float32)
-    picture[:] = ground
+    picture = np.empty((3, size, size), np.float32)
+    picture[:] = ground[:, None, None]
     blend(picture, board * random.uniform(0.6, 1.2), cover((outside - frame) * unit))
-    surface = patterned(pattern, board, x, y, row + column, random)
-    blend(picture, surface, cover(outside * unit))
+    contrast = min(abs((board - stone) @ WEIGHT) for stone in stones) / (board @ WEIGHT)
+    strength = random.uniform(0.2, 0.6) * min(contrast, 0.4)  # a pattern stands out by less
+    light = 1 + strength * patterned(pattern, x, y, row + column, random)
+    blend(picture, board[:, None, None] * light, cover(outside * unit))
     if random.random() < 0.5 and pattern != "holes":
         line = random.uniform(0.5, 1.5)  # pixels, half the width
         nearest = np.minimum(np.abs(x - np.round(x)) * wide, np.abs(y - np.round(y)) * high)
@@ -124,19 +127,19 @@ def painted(
     u, v = x - column - 0.5 - shift[0, row, column], y - row - 0.5 - shift[1, row, column]
     radius = random.uniform(0.32, 0.44)
     if pattern == "holes":
-        hole = distinct(family, BETWEEN, [*stones, board], random)
+        hole = distinct(family, BETWEEN, [*stones, board], random, LIGHTER)
         deep = np.hypot(x - column - 0.5, y - row - 0.5) - random.uniform(0.36, 0.44)
         blend(picture, hole, cover(deep * unit) * cover(outside * unit))
     distance = outline(shape, u, v, radius) * unit
     rim = random.uniform(0.7, 1.5) * random.integers(2)  # pixels
     bulge = random.uniform(0, 0.35) * random.integers(2)  # how much of a marble a stone is
-    shade = 1 + bulge * (0.5 - np.hypot(u + 0.15, v + 0.15) / radius)[..., None]
+    shade = 1 + bulge * (0.5 - np.hypot(u + 0.15, v + 0.15) / radius)
     there = squares[row, column]
     inside = cover(outside * unit - 1)
     for number, ink in enumerate(stones, start=1):
         here = (there == number) * inside
         blend(picture, ink * random.uniform(0.3, 0.6), cover(distance - rim) * here)
-        blend(picture, ink * shade, cover(distance) * here)
+        blend(picture, ink[:, None, None] * shade, cover(distance) * here)
     edges = (left, top, left + columns * wide, top + rows * high)
     return finished(picture, across / size, down / size, random), edges
 
@@ -156,51 +159,88 @@ def placed(
     return left, top, wide, high
 
 
-def colour(family: Family, bright: tuple[int, int], random: np.random.Generator) -> Array:
-    """Return a colour [3], 0..255, of a family's hues and of a brightness."""
-    start, stop = family.hues[random.integers(len(family.hues))]
-    hue, light = random.uniform(start, stop), random.uniform(*bright)
+def colours(
+    family: Family, bright: tuple[int, int], num: int, random: np.random.Generator
+) -> Array:
+    """Return colours [num, 3], 0..255, of a family's hues and of a brightness."""
+    start, stop = np.array(family.hues)[random.integers(len(family.hues), size=num)].T
+    hue, light = random.uniform(start, stop)[:, None], random.uniform(*bright, (num, 1))
     pure = np.clip(np.abs((hue / 60 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
-    mixed = 1 - random.uniform(0.2, 1) * (1 - pure)  # towards white
-    mixed *= light / (mixed @ WEIGHT)
-    beyond = max(mixed.max() - 255, 0)
-    return mixed + beyond / max(mixed.max() - light, 1) * (light - mixed)  # no brighter than white
+    mixed = 1 - random.uniform(0.2, 1, (num, 1)) * (1 - pure)  # towards white
+    mixed *= light / (mixed @ WEIGHT)[:, None]
+    most = mixed.max(1, keepdims=True)
+    beyond = np.maximum(most - 255, 0)
+    return mixed + beyond / np.maximum(most - light, 1) * (light - mixed)  # no brighter than white
 
 
 WEIGHT = np.array([0.299, 0.587, 0.114])  # of red, green and blue in brightness, ITU-R 601
 
 
 def distinct(
-    family: Family, bright: tuple[int, int], others: list[Array], random: np.random.Generator
+    family: Family,
+    bright: tuple[int, int],
+    others: list[Array],
+    random: np.random.Generator,
+    lighter: float = 0,
 ) -> Array:
-    """Return a colour that others differ from, or of twelve the one that does most."""
-    best, most = np.zeros(3), -1.0
-    for _ in range(12):
-        drawn = colour(family, bright, random)
-        least = min(np.linalg.norm(drawn - other) for other in others)
-        if least >= APART:
-            return drawn
-        if least > most:
-            best, most = drawn, float(least)
-    return best
+    """Return a colour that others differ from, also by how much lighter or darker they are, or of
+    fifty the one that does most."""
+    drawn = colours(family, bright, 50, random)
+    away = drawn[:, None] - np.stack(others)  # [50, N, 3]
+    apart = (np.linalg.norm(away, axis=2) / APART).min(1)
+    if lighter:
+        apart = np.minimum(apart, (np.abs(away @ WEIGHT) / lighter).min(1))
+    return drawn[np.argmax(np.minimum(apart, 1))]
 
 
 def patterned(
-    pattern: str, board: Array, x: Array, y: Array, parity: Array, random: np.random.Generator
+    pattern: str, x: Array, y: Array, parity: Array, random: np.random.Generator
 ) -> Array:
-    """Return the board's surface [H, W, 3], at places x, y in squares."""
-    wave, phase = random.uniform(0.08, 0.2), random.uniform(0, 2 * np.pi, 4)
+    """Return how much lighter a board's surface is at places x, y [H, W] in squares, about -1 to
+    1."""
+    phase = random.uniform(0, 2 * np.pi, 4)
     if pattern == "checkered":
-        light = np.where(parity % 2, 1 + wave, 1 - wave)
-    elif pattern == "striped":
+        return parity % 2 * 2.0 - 1
+    if pattern == "blotched":
+        return noise(x, y, random.uniform(0.3, 3, 2), random)
+    if pattern == "woven":
+        across, down = random.uniform(3, 12, 2)
+        return np.sin(across * x + phase[0]) * np.sin(down * y + phase[1])
+    if pattern == "dotted":
+        fine = random.uniform(1.5, 3)  # dots a square
+        away = np.hypot((fine * x) % 1 - 0.5, (fine * y) % 1 - 0.5)
+        return np.where(away < random.uniform(0.2, 0.35), phase[0] - np.pi > 0, 0.5) * 2.0 - 1
+    if pattern == "graded":
+        return 0.3 * ((x - 3) * np.cos(phase[0]) + (y - 3) * np.sin(phase[0]))
+    if pattern == "scratched":
+        turn, where = random.uniform(0, np.pi, 12), random.uniform(-3, 9, (2, 12))
+        away = [
+            np.abs((x - a) * np.cos(t) + (y - b) * np.sin(t))
+            for t, a, b in zip(turn, *where, strict=True)
+        ]
+        return np.where(np.min(away, 0) < 0.06, np.sign(phase[0] - np.pi), 0.0)
+    if pattern == "striped":
         across = random.uniform(-0.3, 0.3) * x + y
-        light = 1 + wave * np.sin(random.uniform(4, 12) * across + phase[0])
-    elif pattern == "marbled":
+        return np.sin(random.uniform(4, 12) * across + phase[0])
+    if pattern == "marbled":
         bend = np.sin(1.7 * x + phase[0]) + np.sin(1.3 * y + phase[1])
-        light = 1 + wave * np.sin(2 * bend + 2.1 * (x - y) + phase[2])
-    else:
-        light = np.ones_like(x)
-    return board * light[..., None]
+        return np.sin(2 * bend + 2.1 * (x - y) + phase[2])
+    return np.zeros_like(x)
+
+
+def noise(x: Array, y: Array, fine: Array, random: np.random.Generator) -> Array:
+    """Return numbers between -1 and 1 that vary smoothly over places x, y [H, W], drawn anew at
+    every 1 / fine."""
+    lattice = random.uniform(-1, 1, (64, 64)).astype(np.float32)
+    across, down = x * fine[0] + 16, y * fine[1] + 16
+    column, row = np.floor(across).astype(int), np.floor(down).astype(int)
+    u, v = across - column, down - row
+    u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
+    above, below = (
+        lattice[r % 64, column % 64] * (1 - u) + lattice[r % 64, (column + 1) % 64] * u
+        for r in (row, row + 1)
+    )
+    return above * (1 - v) + below * v
 
 
 def outline(shape: str, u: Array, v: Array, radius: float) -> Array:
@@ -215,6 +255,8 @@ def outline(shape: str, u: Array, v: Array, radius: float) -> Array:
     if shape == "cross":
         one, other = np.abs(u + v) / np.sqrt(2), np.abs(u - v) / np.sqrt(2)
         return np.maximum(np.minimum(one, other) - 0.36 * radius, np.maximum(one, other) - radius)
+    if shape == "triangle":
+        return np.maximum(np.abs(u) * 0.866 + v * 0.5, -v) - 0.55 * radius
     if shape == "hexagon":
         return np.maximum(np.abs(v), np.abs(u) * 0.866 + np.abs(v) * 0.5) - 0.92 * radius
     if shape == "star":
@@ -231,14 +273,15 @@ def cover(distance: Array) -> Array:
 
 
 def blend(picture: Array, ink: Array, share: Array) -> None:
-    """Paint an ink, [3] or [H, W, 3], over a share [H, W] of each pixel."""
-    picture += share[..., None] * (ink - picture).astype(np.float32)
+    """Paint an ink, [3] or [3, H, W], over a share [H, W] of each pixel."""
+    ink = ink[:, None, None] if ink.ndim == 1 else ink
+    picture += share * (ink.astype(np.float32) - picture)
 
 
 def finished(picture: Array, x: Array, y: Array, random: np.random.Generator) -> Array:
-    """Return a picture [H, W, 3] in its light and with its noise, as [3, H, W] uint8."""
+    """Return a picture [3, H, W] in its light and with its noise, as uint8."""
     angle, fall = random.uniform(0, 2 * np.pi), random.uniform(0, 0.3)
     light = 1 - fall * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle))
     noise = random.uniform(0, 8) * random.standard_normal(picture.shape, np.float32)
-    seen = np.clip(picture * light[..., None] + noise, 0, 255)
-    return np.round(seen).astype(np.uint8).transpose(2, 0, 1)
+    seen = np.clip(picture * light + noise, 0, 255)
+    return np.round(seen).astype(np.uint8)

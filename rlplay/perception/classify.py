@@ -44,6 +44,9 @@ class Config:
     spread: Annotated[float, Range(0, 64)] = 0.0
     """Of variables: deviation of a bell over the values around the true one, which is the target
     where a variable is a place; 0 for the true one alone (Diaz & Marathe 2019)."""
+    heat: bool = False
+    """Of variables: also find places as the middle of a map of where the thing may be, learned at
+    the moments that show it (Levine et al. 2016); `pixels` then tells how far off that is."""
 
     def make(self, source: Source) -> Task:
         """Build the task. Raises Mistake where the source has no such target for each picture, or
@@ -84,7 +87,11 @@ class Classify(Task):
 
     def forward(self, picture: Tensor) -> Tensor:
         """Return the logits [B, K] float32 of the classes of pictures [B, C, H, W] uint8."""
-        x = self.dropout(self.pool(self.encoder(self.prepared(picture))))
+        return self.named(self.encoder(self.prepared(picture)))
+
+    def named(self, maps: list[Tensor]) -> Tensor:
+        """Return these logits, given the encoder's maps."""
+        x = self.dropout(self.pool(maps))
         if self.hidden is not None:
             x = self.dropout(F.relu(self.hidden(x)))
         return self.last(x)

@@ -1,9 +1,11 @@
-"""What lies on each square of a board: find the board in the picture, then read square by square.
+"""What lies on each square of a board: find the board in the picture, then look closely at it.
 
-One layer tells the board's four edges from what the encoder sees in each row and column; then the
-encoder's maps are looked up at places spread over every square (bilinear, Jaderberg et al. 2015),
-and two layers, the same for all squares, name what is there. The squares' labels teach both, and
-the board's box teaches the first where it is known.
+The encoder looks twice. From what it sees in each row and column of the picture one layer tells the
+board's four edges; then it sees the board alone, brought to one size and place (bilinear, Jaderberg
+et al. 2015), every square and a margin. Two layers, the same for all squares, name what is there:
+the second compares a square with the mean and the greatest of what the first makes of all of them.
+The squares' labels teach all of it; the board's box, where it is known, teaches to find it, and
+stands for what was found, a little shifted, while the rest learns.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ from rlplay.perception.task import Batch, Task
 if TYPE_CHECKING:
     from rlplay.perception.classify import Config
 
-PLACES = 3  # in a square, across and down
+PLACES = 2  # in a square, across and down, at which it is read
+PIXELS = 8  # of a square, across and down, when looked at closely
+MARGIN = 1  # squares around the board that are seen with it
+LOOSE = 0.15  # squares by which the edges that are learned with are off, at most
+LARGE = 96  # pixels from which half the size is enough to find a board
 
 
 class Squares(Task):
@@ -38,19 +44,23 @@ class Squares(Task):
         self.config = config
         self.encoder = config.encoder.make(source.shape)
         self.board = tuple(source.arrays["squares"].shape[1:])  # R, C
+        channels, *size = source.shape
+        far = [length // 2 if min(size) >= LARGE else length for length in size]
+        near = [(num + 2 * MARGIN) * PIXELS for num in self.board]
         self.eval()
         with torch.no_grad():
-            maps = self.encoder(torch.zeros(1, *source.shape))
+            from_far = self.encoder(torch.zeros(1, channels, *far))
+            width = self.encoder(torch.zeros(1, channels, *near))[-1].shape[1]
         self.train()
-        width = sum(found.shape[1] for found in maps) * PLACES**2
-        hidden = config.hidden or width
+        hidden = config.hidden or 128
         self.axes = Axes()
-        self.find = nn.Linear(self.axes(maps[-1:]).numel(), config.hidden or 128)
-        self.edges = Float32Linear(config.hidden or 128, 4)
+        self.find = nn.Linear(self.axes(from_far[-1:]).numel(), hidden)
+        self.edges = Float32Linear(hidden, 4)
         nn.init.normal_(self.edges.weight, std=1e-3)
         nn.init.zeros_(self.edges.bias)  # at first the whole picture
         self.dropout = nn.Dropout(config.dropout)
-        self.read = nn.Linear(width, hidden)
+        self.read = nn.Linear(width * PLACES**2, hidden)
+        self.compare = nn.Linear(3 * hidden, hidden)
         self.last = Float32Linear(hidden, len(source.kinds))
 
     def forward(self, picture: Tensor) -> Tensor:
@@ -58,26 +68,45 @@ class Squares(Task):
         [B, C, H, W] uint8."""
         return self.look(picture)[0]
 
-    def look(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+    def look(self, picture: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return these logits, and the board's edges [B, 4] float32: left, top, right, bottom, in
-        pictures that reach from -1 to 1."""
-        maps = self.encoder(self.prepared(picture))
-        found = F.relu(self.find(self.axes(maps[-1:])))
+        pictures that reach from -1 to 1. Where edges are `known`, look there."""
+        x = self.prepared(picture)
+        far = F.avg_pool2d(x, 2) if min(x.shape[2:]) >= LARGE else x
+        found = F.relu(self.find(self.axes(self.encoder(far)[-1:])))
         start = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=picture.device)
         edges = start + self.edges(self.dropout(found))
-        grid = self.grid(edges)
-        seen = torch.cat([F.grid_sample(m.float(), grid, align_corners=False) for m in maps], 1)
-        rows, columns = self.board
-        cells = seen.unflatten(2, (rows, PLACES)).unflatten(4, (columns, PLACES))
-        cells = cells.permute(0, 2, 4, 1, 3, 5).flatten(3)  # [B, R, C, channels * places]
-        x = F.relu(self.read(self.dropout(cells.to(self.read.weight.dtype))))
-        return self.last(self.dropout(x)).permute(0, 3, 1, 2), edges
+        grid = self.grid(edges if known is None else known, PIXELS, MARGIN)
+        near = F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
+        return self.name(self.encoder(near.to(x.dtype))[-1]), edges
 
-    def grid(self, edges: Tensor) -> Tensor:
-        """Return the places [B, R * PLACES, C * PLACES, 2] across and down that lie spread over the
-        squares between edges [B, 4]."""
+    def name(self, seen: Tensor) -> Tensor:
+        """Return the logits [B, K, R, C] float32 of what a map [B, F, H, W] of the board and its
+        margin shows."""
+        rows, columns = self.board
+        size = ((rows + 2 * MARGIN) * PLACES, (columns + 2 * MARGIN) * PLACES)
+        if seen.shape[2:] != size:
+            seen = F.adaptive_avg_pool2d(seen, size)
+        inner = slice(MARGIN * PLACES, -MARGIN * PLACES)
+        cells = (
+            seen[:, :, inner, inner].unflatten(2, (rows, PLACES)).unflatten(4, (columns, PLACES))
+        )
+        cells = cells.permute(0, 2, 4, 1, 3, 5).flatten(3)  # [B, R, C, F * PLACES * PLACES]
+        x = F.relu(self.read(self.dropout(cells)))
+        others = torch.cat([x.mean((1, 2)), x.amax((1, 2))], 1)[:, None, None]
+        both = torch.cat([x, others.expand(-1, rows, columns, -1)], 3)
+        x = F.relu(self.compare(self.dropout(both)))
+        return self.last(self.dropout(x)).permute(0, 3, 1, 2)
+
+    def grid(self, edges: Tensor, places: int, margin: int = 0) -> Tensor:
+        """Return the places [B, H, W, 2], across and down, that lie spread over the squares between
+        edges [B, 4] and over a margin of squares around: of each square `places` each way."""
         shares = [
-            (torch.arange(num * PLACES, device=edges.device) + 0.5) / (num * PLACES)
+            (
+                (torch.arange((num + 2 * margin) * places, device=edges.device) + 0.5) / places
+                - margin
+            )
+            / num
             for num in self.board
         ]
         down, across = (
@@ -91,19 +120,29 @@ class Squares(Task):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropy, nats a square, and where the box is known how far the edges are
         from it, in halves of the picture."""
-        (logits, edges), truth = self.look(batch["picture"]), batch["squares"]
+        box = self.box(batch) if "boxes" in batch else None
+        known = None
+        if box is not None and self.training:
+            rows, columns = self.board
+            square = (box[:, 2:] - box[:, :2]) / torch.tensor([columns, rows], device=box.device)
+            known = box + LOOSE * square.repeat(1, 2) * (2 * torch.rand_like(box) - 1)
+        (logits, edges), truth = self.look(batch["picture"], known), batch["squares"]
         loss = F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing)
         right = logits.argmax(1) == truth
         metrics = {
             "accuracy": right.float().mean(),
             "boards": right.flatten(1).all(1).float().mean(),
         }
-        if "boxes" in batch:
-            height, width = batch["picture"].shape[2:]
-            size = torch.tensor([width, height, width, height], device=edges.device)
-            off = (edges - (batch["boxes"][:, 0] * 2 / size - 1)).abs().mean()
+        if box is not None:
+            off = (edges - box).abs().mean()
             loss, metrics["edges"] = loss + off, off
         return loss, metrics
+
+    def box(self, batch: Batch) -> Tensor:
+        """Return the true edges [B, 4] of the boards in pictures that reach from -1 to 1."""
+        height, width = batch["picture"].shape[2:]
+        size = torch.tensor([width, height, width, height], device=batch["boxes"].device)
+        return batch["boxes"][:, 0] * 2 / size - 1
 
     def examine(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Return the share of squares that are right, with its 95% interval, the share of boards on
@@ -138,7 +177,7 @@ class Squares(Task):
         it was misread, and below each how many were."""
         logits, edges = self.look(batch["picture"])
         wrong = (logits.argmax(1) != batch["squares"]).cpu().numpy()
-        centres = self.grid(edges)[:, PLACES // 2 :: PLACES, PLACES // 2 :: PLACES].cpu().numpy()
+        centres = self.grid(edges, 1).cpu().numpy()
         pictures = batch["picture"].cpu().numpy()
         pictures = pictures if pictures.shape[1] == 3 else pictures[:, -1:].repeat(3, 1)
         factor = max(1, -(-SIDE // max(pictures.shape[2:])))
