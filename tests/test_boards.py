@@ -144,7 +144,7 @@ def test_stones_stand_out_by_more_than_patterns():
         for _ in range(20):
             light = boards.patterned(pattern, x, y, np.floor(x + y).astype(int), random)
             assert light.shape == x.shape
-            assert np.abs(light).max() < (2 if pattern == "graded" else 1.001)
+            assert np.abs(light).max() < (2.2 if pattern == "graded" else 1.001)
 
 
 def test_squares_are_read_at_places_spread_over_them(task):
@@ -164,11 +164,13 @@ def test_a_board_looks_the_same_wherever_it_is_known_to_lie(task):
     picture, known = torch.zeros_like(batch["picture"]), task.box(batch)
     picture[:, :, 20:52, 20:52] = batch["picture"][:, :, 20:52, 20:52]
     with torch.no_grad():
-        here, found = task.look(picture, known)
-        there, _ = task.look(picture.roll((9, -6), (2, 3)), known + torch.tensor([-6, 9] * 2) / 32)
+        here, _, corrected = task.look(picture, known)
+        moved = torch.tensor([-6, 9] * 2) / 32
+        there, _, other = task.look(picture.roll((9, -6), (2, 3)), known + moved)
         torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(corrected + moved, other, rtol=1e-3, atol=1e-4)
         assert not torch.allclose(here, task.look(picture, known + 0.1)[0], rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(task.look(picture, found)[0], task(picture))
+        torch.testing.assert_close(task.look(picture, task.look(picture)[2])[0], task(picture))
 
 
 def test_loss_and_what_is_found_are_computed_by_hand(task):
@@ -181,9 +183,9 @@ def test_loss_and_what_is_found_are_computed_by_hand(task):
     log_share = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     likely = np.take_along_axis(log_share, truth[:, None], 1)
     with torch.no_grad():
-        edges = task.look(batch["picture"])[1].numpy()
-    off = np.abs(edges - (batch["boxes"].numpy()[:, 0] / 32 - 1)).mean()
-    assert loss == pytest.approx(-likely.mean() + off, rel=1e-5)
+        edges = np.stack(task.look(batch["picture"])[1:])  # found and corrected
+    off = np.abs(edges - (batch["boxes"].numpy()[:, 0] / 32 - 1)).mean((1, 2))
+    assert loss == pytest.approx(-likely.mean() + off.sum(), rel=1e-5)
     right = logits.argmax(1) == truth
     assert found["accuracy"] == pytest.approx(right.mean())
     assert found["boards"] == pytest.approx(right.all((1, 2)).mean())

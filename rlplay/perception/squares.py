@@ -1,11 +1,13 @@
 """What lies on each square of a board: find the board in the picture, then look closely at it.
 
-The encoder looks twice. From what it sees in each row and column of the picture one layer tells the
-board's four edges; then it sees the board alone, brought to one size and place (bilinear, Jaderberg
-et al. 2015), every square and a margin. Two layers, the same for all squares, name what is there:
-the second compares a square with the mean and the greatest of what the first makes of all of them.
-The squares' labels teach all of it; the board's box, where it is known, teaches to find it, and
-stands for what was found, a little shifted, while the rest learns.
+The encoder looks three times. From what it sees in each row and column of the picture two layers
+tell the board's four edges; it looks at the board alone, brought to one size and place (bilinear,
+Jaderberg et al. 2015), every square and a margin, and two more tell how far off the edges are; then
+again, between the right ones. Two layers, the same for all squares, name what is there: the second
+compares a square with the mean and the greatest of what the first makes of all of them.
+
+The squares' labels teach all of it. Where the board's box is known it teaches to find it; and what
+comes after learns from the box, a little shifted, instead of from what was found.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 PLACES = 2  # in a square, across and down, at which it is read
 PIXELS = 8  # of a square, across and down, when looked at closely
 MARGIN = 1  # squares around the board that are seen with it
-LOOSE = 0.15  # squares by which the edges that are learned with are off, at most
+LOOSE = 0.15  # squares by which edges that are learned from are shifted, deviation
 LARGE = 96  # pixels from which half the size is enough to find a board
 
 
@@ -50,16 +52,12 @@ class Squares(Task):
         self.eval()
         with torch.no_grad():
             from_far = self.encoder(torch.zeros(1, channels, *far))
-            width = self.encoder(torch.zeros(1, channels, *near))[-1].shape[1]
+            from_near = self.encoder(torch.zeros(1, channels, *near))
         self.train()
         hidden = config.hidden or 128
-        self.axes = Axes()
-        self.find = nn.Linear(self.axes(from_far[-1:]).numel(), hidden)
-        self.edges = Float32Linear(hidden, 4)
-        nn.init.normal_(self.edges.weight, std=1e-3)
-        nn.init.zeros_(self.edges.bias)  # at first the whole picture
+        self.find, self.shift = Edges(from_far, hidden), Edges(from_near, hidden)
         self.dropout = nn.Dropout(config.dropout)
-        self.read = nn.Linear(width * PLACES**2, hidden)
+        self.read = nn.Linear(from_near[-1].shape[1] * PLACES**2, hidden)
         self.compare = nn.Linear(3 * hidden, hidden)
         self.last = Float32Linear(hidden, len(source.kinds))
 
@@ -68,17 +66,32 @@ class Squares(Task):
         [B, C, H, W] uint8."""
         return self.look(picture)[0]
 
-    def look(self, picture: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return these logits, and the board's edges [B, 4] float32: left, top, right, bottom, in
-        pictures that reach from -1 to 1. Where edges are `known`, look there."""
+    def look(self, picture: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return these logits, and the board's edges [B, 4] float32, as found and as corrected:
+        left, top, right, bottom, in pictures that reach from -1 to 1. Where edges are `known`, look
+        there at once, and correct them."""
         x = self.prepared(picture)
-        far = F.avg_pool2d(x, 2) if min(x.shape[2:]) >= LARGE else x
-        found = F.relu(self.find(self.axes(self.encoder(far)[-1:])))
         start = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=picture.device)
-        edges = start + self.edges(self.dropout(found))
-        grid = self.grid(edges if known is None else known, PIXELS, MARGIN)
-        near = F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
-        return self.name(self.encoder(near.to(x.dtype))[-1]), edges
+        far = F.avg_pool2d(x, 2) if min(x.shape[2:]) >= LARGE else x
+        found = start + self.find(self.encoder(far))
+        first = found if known is None else known
+        maps = self.near(x, first)
+        corrected = first + self.shift(maps) * self.square(first)
+        if known is None:
+            maps = self.near(x, corrected)
+        return self.name(maps[-1]), found, corrected
+
+    def near(self, x: Tensor, edges: Tensor) -> list[Tensor]:
+        """Return the maps of what lies between edges [B, 4] and around."""
+        grid = self.grid(edges, PIXELS, MARGIN)
+        seen = F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
+        return self.encoder(seen.to(x.dtype))
+
+    def square(self, edges: Tensor) -> Tensor:
+        """Return a square's width and height, twice, [B, 4]."""
+        rows, columns = self.board
+        size = torch.tensor([columns, rows], device=edges.device)
+        return ((edges[:, 2:] - edges[:, :2]) / size).repeat(1, 2)
 
     def name(self, seen: Tensor) -> Tensor:
         """Return the logits [B, K, R, C] float32 of what a map [B, F, H, W] of the board and its
@@ -119,14 +132,12 @@ class Squares(Task):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropy, nats a square, and where the box is known how far the edges are
-        from it, in halves of the picture."""
+        from it, found and corrected, in halves of the picture."""
         box = self.box(batch) if "boxes" in batch else None
         known = None
         if box is not None and self.training:
-            rows, columns = self.board
-            square = (box[:, 2:] - box[:, :2]) / torch.tensor([columns, rows], device=box.device)
-            known = box + LOOSE * square.repeat(1, 2) * (2 * torch.rand_like(box) - 1)
-        (logits, edges), truth = self.look(batch["picture"], known), batch["squares"]
+            known = box + LOOSE * torch.randn_like(box) * self.square(box)
+        (logits, *edges), truth = self.look(batch["picture"], known), batch["squares"]
         loss = F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing)
         right = logits.argmax(1) == truth
         metrics = {
@@ -134,8 +145,9 @@ class Squares(Task):
             "boards": right.flatten(1).all(1).float().mean(),
         }
         if box is not None:
-            off = (edges - box).abs().mean()
-            loss, metrics["edges"] = loss + off, off
+            found, corrected = ((side - box).abs().mean() for side in edges)
+            loss = loss + found + corrected
+            metrics |= {"found": found, "corrected": corrected}
         return loss, metrics
 
     def box(self, batch: Batch) -> Tensor:
@@ -175,7 +187,7 @@ class Squares(Task):
     def draw(self, batch: Batch) -> dict[str, Array]:
         """Return the pictures, enlarged, with a dot on each square where it was found, in red where
         it was misread, and below each how many were."""
-        logits, edges = self.look(batch["picture"])
+        logits, _, edges = self.look(batch["picture"])
         wrong = (logits.argmax(1) != batch["squares"]).cpu().numpy()
         centres = self.grid(edges, 1).cpu().numpy()
         pictures = batch["picture"].cpu().numpy()
@@ -194,6 +206,21 @@ class Squares(Task):
         captions = [f"{count} wrong" if count else "right" for count in counts]
         inks = [RED if count else GREEN for count in counts]
         return {"boards": gallery.grid(large, captions, inks)}
+
+
+class Edges(nn.Module):
+    """Maps -> four numbers [B, 4] float32, at first about 0."""
+
+    def __init__(self, maps: list[Tensor], hidden: int) -> None:
+        super().__init__()
+        self.axes = Axes()
+        self.hidden = nn.Linear(self.axes(maps).numel(), hidden)
+        self.last = Float32Linear(hidden, 4)
+        nn.init.normal_(self.last.weight, std=1e-3)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return self.last(F.relu(self.hidden(self.axes(maps))))
 
 
 SIDE, DOT = 128, 1  # of a picture that is drawn, and half of a dot in it, pixels
