@@ -46,8 +46,6 @@ from rlplay.settings import (
 
 if TYPE_CHECKING:
     from rlplay.game import BoardGame
-
-if TYPE_CHECKING:
     from rlplay.nets import backbones
     from rlplay.perception.source import Source
     from rlplay.perception.task import Task

@@ -90,12 +90,12 @@ class Frozen(Agent):
         state = {name: part for name, part in self.agent.state_dict().items() if name != "replay"}
         self.agent.load_state_dict(overlaid(state, whole))
         self.look(whole)
-        self.latest: tuple[Array, Array] | None = None
         self.acting: Frozen | None = None
 
     def look(self, weights: Mapping[str, Array]) -> None:
         """Take over the encoder from an agent's weights."""
         first = self.prefixes[0] if self.prefixes else ""
+        self.latest: tuple[Array, Array] | None = None  # seen by this encoder
         self.weights = {name: np.array(weights[first + name]) for name in self.encoder.state_dict()}
         with torch.no_grad():
             self.encoder.float()

@@ -34,12 +34,16 @@ def create(name: str, overrides: Sequence[str], root: Path) -> Path:
     drawn = convert(plot.Config, settings.get("plot", {}), file, "plot")
     stem = name.removesuffix(".yaml").strip("./").replace("/", "-")
     folder = root / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    found = [
+        (label, value, transfer.located(experiment, root))
+        for label, value, experiment in config.variants(name, overrides)
+    ]
     rows = []
     try:
-        for i, (label, value, experiment) in enumerate(config.variants(name, overrides)):
+        for i, (label, value, experiment) in enumerate(found):
             place = folder / f"{i:03d}-{experiment.agent.name}"
             place.mkdir(parents=True)
-            write(place / "config.yaml", config.dump(transfer.located(experiment, root)))
+            write(place / "config.yaml", config.dump(experiment))
             rows.append({"label": label, "value": value, "run": place.name})
         study = {"config": name, "plot": to_dict(drawn), "variants": rows}
         write(folder / FILE, yaml.dump(study, Dumper=Dumper, sort_keys=False, allow_unicode=True))

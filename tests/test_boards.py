@@ -113,6 +113,15 @@ def test_boards_lie_in_their_pictures():
         assert 0 < top < top + rows * high < 64
 
 
+def test_grey_boards_have_one_channel_and_the_same_squares():
+    coloured, bright = made(num=20, size=24), made(num=20, size=24, grey=True)
+    assert bright.shape == (1, 24, 24)
+    assert coloured.shape == (3, 24, 24)
+    every = np.arange(20)
+    for name in ("squares", "boxes"):
+        assert np.array_equal(bright.arrays[name][every], coloured.arrays[name][every])
+
+
 def test_what_is_no_board_game_is_one_sentence():
     with pytest.raises(Mistake, match=r"no board game: set data.game to one of .*connect_four"):
         made("gridworld")

@@ -209,6 +209,14 @@ def test_of_the_validation_no_more_is_looked_at_than_is_to_be():
     assert sum(len(batch["picture"]) for batch in task.batches("test", 2)) == 8
 
 
+def test_a_validation_of_which_no_object_is_looked_at_is_one_sentence():
+    kind = np.zeros_like(rectangles().arrays["kind"][np.arange(8)])
+    kind[3] = 1
+    detect.Config(num_validated=0).make(changed(kind=kind))
+    with pytest.raises(Mistake, match=r"not a single object in the 2 pictures of .* 'validation'"):
+        detect.Config(num_validated=2).make(changed(kind=kind))
+
+
 # What is no object, and what no label.
 
 
@@ -286,7 +294,7 @@ def test_data_without_a_label_are_one_sentence(missing, kind):
 @pytest.mark.parametrize("module", ["torchvision", "torchmetrics", "faster_coco_eval"])
 def test_missing_module_is_one_sentence(module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(Mistake, match=f"needs the module '{module}'.*perception"):
+    with pytest.raises(Mistake, match=f"^the task detect needs the module '{module}'.*perc"):
         detect.Config().make(rectangles())
 
 

@@ -7,19 +7,22 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from test_lesson import AUTOENCODE, TINY
+from test_variables import source as noise
 
-from rlplay import config, run
+from rlplay import config, lesson, run
 from rlplay.__main__ import run_verb
 from rlplay.insight import adversarial, deceive, exhibits, explain, subject
 from rlplay.insight.subject import Subject
 from rlplay.nets import backbones
-from rlplay.perception import gallery
+from rlplay.perception import classify, data, gallery
 
 SHORT = ["--num-frames=2", "--num-units=3", "--num-patches=2", "--num-steps=3", "--max-steps=6"]
 FEW = ["--num-episodes=2", "--num-pictures=40"]
@@ -113,6 +116,18 @@ def test_a_task_that_chooses_nothing_shows_filters_and_patches(root):
     assert shown == ["filters.png", "patches-layer0.png", "patches-layer1.png"]
 
 
+def test_a_task_of_many_labels_chooses_nothing(monkeypatch):
+    source = noise(label=np.zeros(40, np.int64))
+    for target, chooses in (("variables", False), ("label", True)):
+        task = classify.Config(target=target, hidden=0).make(replace(source, classes=("a", "b")))
+        there = SimpleNamespace(data=data.Config(), task=task.config)
+        learned = SimpleNamespace(task=task, source=source, lesson=there, updates=1)
+        monkeypatch.setattr(lesson, "load", lambda *_, learned=learned: learned)
+        found: Any = SimpleNamespace(name="run")
+        asked = subject.of_task(found, "", 0, 9, lambda sentence: None)
+        assert (asked.judge is not None) == chooses
+
+
 def test_whatever_interrupts_leaves_the_old_page_and_nothing_half(digits, monkeypatch):
     assert explained(digits, *SMALL, "--no-attacks") == 0
     page = digits.folder / "explain" / "index.html"
@@ -157,6 +172,22 @@ def test_what_an_agent_is_asked_is_what_it_acts_by(ppo):
     with torch.no_grad():
         shares = found.scores(found.tensor(found.pictures)).softmax(1).numpy()
     assert np.allclose(shares, policy, atol=1e-5)
+
+
+def test_an_agent_behind_a_frozen_encoder_is_asked_with_it_inside(root):
+    found = run.Run(root / trained(root, PONG, "--agent.encoder.learn=none"))
+    asked = subject.load(found, "", 0, 3, 1, lambda sentence: None)
+    assert asked.episode is not None
+    acted = [int(moment.decision.action[0]) for moment in asked.episode.moments]
+    assert asked.chosen(asked.pictures).tolist() == acted
+
+
+def test_agents_of_sb3_are_one_sentence(tmp_path, capsys):
+    experiment = config.load("pong/ppo", ["--agent.name=sb3"])
+    with run.single_env(experiment) as env:
+        found = run.create(experiment, env.spec, tmp_path)
+    assert explained(found) == 2
+    assert "only dqn, pqn, ppo, a2c and reinforce" in capsys.readouterr().err
 
 
 MISTAKES = {

@@ -159,6 +159,16 @@ def test_study_names_the_run_it_starts_from(home):
     assert study.go(folder, print, ["study"]) == 0
 
 
+def test_study_that_starts_from_no_run_leaves_no_folder(home):
+    from rlplay import study
+
+    text = AGENT + "variants:\n  a: {}\n  b: {agent: {encoder: {weights: nowhere}}}\n"
+    Path("several.yaml").write_text(text)
+    with pytest.raises(Mistake, match="there are no runs"):
+        study.create("several.yaml", [], Path("runs"))
+    assert not Path("runs").exists()
+
+
 # --- what does not fit -------------------------------------------------------------------------
 
 

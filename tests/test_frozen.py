@@ -270,6 +270,17 @@ def test_another_encoder_is_a_mistake():
         frozen.make(settings("ppo", encoder=wide), env.spec, 0).load_state_dict(agent.state_dict())
 
 
+def test_what_was_seen_by_an_older_encoder_is_looked_at_again():
+    env = Screens()
+    step = env.reset(0)
+    agent, other = (frozen.make(settings("ppo"), env.spec, seed) for seed in (0, 1))
+    before = agent.act(step).notes[frozen.FEATURES]
+    agent.load_state_dict(other.state_dict())
+    after = agent.act(step).notes[frozen.FEATURES]
+    assert np.array_equal(after, other.act(step).notes[frozen.FEATURES])
+    assert not np.array_equal(after, before)
+
+
 def test_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path):
     (tmp_path / "digits.yaml").write_text(DIGITS)
     ends, logs = [], []

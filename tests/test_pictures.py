@@ -81,6 +81,8 @@ def test_unreadable_picture_is_named_in_one_sentence(folder, content):
 def test_empty_class_or_folder_is_one_sentence(folder, tmp_path):
     with pytest.raises(Mistake, match="a folder for each class"):
         data.Config("folder", str(tmp_path / "nowhere")).make()
+    with pytest.raises(Mistake, match="a folder for each class"):
+        data.Config("folder", str(folder / "red" / "1.png")).make()
     (folder / "yellow").mkdir()
     with pytest.raises(Mistake, match="a folder for each class"):
         data.Config("folder", str(folder)).make()

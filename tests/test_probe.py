@@ -133,3 +133,10 @@ def test_bad_input_is_one_sentence(root, words, sentence, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert sentence in said
     assert said.count("\n") == 1
+
+
+def test_a_picture_too_large_to_read_is_one_sentence(root, capsys, monkeypatch):
+    Image.new("RGB", (8, 8)).save(root / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    assert typed(root, "similar", "last", str(root / "large.png")) == 2
+    assert "cannot be read as a picture" in capsys.readouterr().err

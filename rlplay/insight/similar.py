@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rlplay import eyes, plot, run
 from rlplay.config import Lesson
@@ -94,7 +94,7 @@ def asked(frame: str, source: Source) -> Array:
         raise Mistake(
             f"{frame!r} is neither a frame's number nor a picture file: name one of them"
         ) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Mistake(f"{frame} cannot be read as a picture: name another one") from error
     if picture.shape[2:] != (height, width):
         if height != width:

@@ -25,6 +25,8 @@ from rlplay.perception.classify import Classify
 from rlplay.play import Moment, play
 
 Announce = Callable[[str], None]
+AGENTS = ("dqn", "pqn", "ppo", "a2c", "reinforce")
+"""Those that can be asked for the scores of all actions."""
 
 
 class Episode(NamedTuple):
@@ -131,7 +133,7 @@ def of_task(
         pictures=arrays["picture"],
         num_moments=num_moments,
     )
-    if not isinstance(task, Classify):
+    if not isinstance(task, Classify) or task.config.target != "label":  # one class a picture
         return subject
 
     def judge(pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,17 +165,18 @@ def of_agent(found: run.Run, which: str, seed: int, max_steps: int, announce: An
     agent_on = f"{found.name} has trained {settings.name} on {experiment.env.world}"
     if len(shape) != 3 or spec.observation_space.dtype != np.uint8:
         raise Mistake(f"{agent_on}, which shows no pictures: name a run that learned from pictures")
-    if not hasattr(settings, "encoder") or not spec.num_actions:
+    if settings.name not in AGENTS or not spec.num_actions:
         raise Mistake(
-            f"{agent_on}, and only dqn, pqn, ppo, a2c and reinforce with single actions can be"
-            " explained: name another run"
+            f"{agent_on}, and only {', '.join(AGENTS[:-1])} and {AGENTS[-1]} with single actions"
+            " can be explained: name another run"
         )
     if getattr(getattr(settings, "recurrent", None), "name", "none") != "none":
         raise Mistake(
             f"{agent_on} with memory, and only what depends on one picture can be explained: name"
             " another run"
         )
-    player = run.load_player(found, which, announce, ["--agent.precision=float32"])
+    whole = ["--agent.precision=float32", "--agent.encoder.learn=all"]  # the encoder inside, too
+    player = run.load_player(found, which, announce, whole)
     agent: Any = player.agent
     for part in vars(agent).values():
         if isinstance(part, torch.nn.Module):

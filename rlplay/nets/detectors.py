@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from rlplay.nets.backbones import convolution
 from rlplay.nets.encoders import Encoder
+from rlplay.nets.heads import Float32Convolution
 
 PRIOR = 0.01  # what a location says at first of every kind (Lin et al. 2017)
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (Lin et al. 2017)
@@ -54,15 +55,6 @@ class Detector(nn.Module):
     def find(self, picture: Tensor, maps: list[Tensor]) -> list[Found]:
         """Return what is in each picture."""
         raise NotImplementedError
-
-
-class Float32Conv(nn.Conv2d):
-    """A convolution that stays in float32 when its network is converted (see nets/optimize)."""
-
-    keep_float32 = True
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.float())
 
 
 class Neck(nn.Module):
@@ -113,9 +105,9 @@ class Fcos(Detector):
         self.shared = convolution(width, width, 3, 1, norm=True)
         self.kinds = convolution(width, width, 3, 1, norm=True)
         self.edges = convolution(width, width, 3, 1, norm=True)
-        self.last_kinds = Float32Conv(width, num_kinds, 1)
-        self.last_edges = Float32Conv(width, 4, 1)
-        self.last_centre = Float32Conv(width, 1, 1) if centreness else None
+        self.last_kinds = Float32Convolution(width, num_kinds, 1)
+        self.last_edges = Float32Convolution(width, 4, 1)
+        self.last_centre = Float32Convolution(width, 1, 1) if centreness else None
         assert self.last_kinds.bias is not None
         nn.init.normal_(self.last_kinds.weight, std=0.01)
         nn.init.constant_(self.last_kinds.bias, math.log(PRIOR / (1 - PRIOR)))

@@ -29,6 +29,15 @@ class Float32Linear(nn.Linear):
         return super().forward(input.float())
 
 
+class Float32Convolution(nn.Conv2d):
+    """A convolution that stays in float32 when its network is converted."""
+
+    keep_float32 = True
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.float())
+
+
 class QHead(nn.Module):
     """Coarsest map [B, C, H, W] -> action values [B, A] float32. With `dueling`, values and
     advantages have streams of their own (Wang et al. 2016)."""

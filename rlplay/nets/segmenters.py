@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from rlplay.core import Mistake
 from rlplay.nets.backbones import convolution, keep_norms
 from rlplay.nets.encoders import Encoder
+from rlplay.nets.heads import Float32Convolution
 
 NetworkName = Literal["unet", "fcn32s", "fcn16s", "fcn8s", "dilated"]
 NUM_SCORED = {"fcn32s": 1, "fcn16s": 2, "fcn8s": 3}
@@ -42,18 +43,6 @@ def make(
     return FCN(encoder, num_kinds, num)
 
 
-class Float32Convolution(nn.Conv2d):
-    """A convolution of 1 x 1 that stays in float32 when its network is converted."""
-
-    keep_float32 = True
-
-    def __init__(self, num_inputs: int, num_outputs: int) -> None:
-        super().__init__(num_inputs, num_outputs, 1)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.float())
-
-
 class FCN(nn.Module):
     """The coarsest maps, each scored on its own; the scores are enlarged to the next finer map's
     size and added, and at last enlarged to the picture's. On a VGG's maps of strides 32, 16 and 8,
@@ -63,7 +52,7 @@ class FCN(nn.Module):
     def __init__(self, encoder: Encoder, num_kinds: int, num_scored: int) -> None:
         super().__init__()
         chosen = encoder.channels[: -num_scored - 1 : -1]  # coarsest first
-        self.scores = nn.ModuleList(Float32Convolution(width, num_kinds) for width in chosen)
+        self.scores = nn.ModuleList(Float32Convolution(width, num_kinds, 1) for width in chosen)
 
     def forward(self, maps: list[Tensor], picture: Tensor) -> Tensor:
         """Return logits [B, K, H, W] float32, given the maps and the picture [B, C, H, W], 0..1."""
@@ -93,7 +82,7 @@ class UNet(nn.Module):
                 )
             )
             num = num_outputs
-        self.last = Float32Convolution(channels, num_kinds)
+        self.last = Float32Convolution(channels, num_kinds, 1)
 
     def forward(self, maps: list[Tensor], picture: Tensor) -> Tensor:
         """Return logits [B, K, H, W] float32, given the maps and the picture [B, C, H, W], 0..1."""
@@ -119,7 +108,7 @@ class Dilated(nn.Module):
             )
             self.context.extend([layer, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)])
         keep_norms(self)
-        self.last = Float32Convolution(channels, num_kinds)
+        self.last = Float32Convolution(channels, num_kinds, 1)
 
     def forward(self, maps: list[Tensor], picture: Tensor) -> Tensor:
         """Return logits [B, K, H, W] float32, given the maps and the picture [B, C, H, W], 0..1."""

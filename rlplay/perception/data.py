@@ -9,7 +9,7 @@ no task: which kinds of label one needs, the task says.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,7 +53,8 @@ class Config:
     num_stacked: Annotated[int, Range(1, 16)] = 1
     """Of frames: moments in one picture, oldest first, as agents see them."""
     validation: Annotated[float, Range(0, 0.9)] = 0.1
-    """Share of what is not kept for the test that is not learned from, but tells when to stop."""
+    """Share that is not learned from, but tells when to stop: of frames and boards of all, else of
+    what is not kept for the test."""
     test: Annotated[float, Range(0, 0.9)] = 0.2
     """Share kept for the test, where the data do not say which."""
     seed: Annotated[int, Range(0, 2**31 - 1)] = 0
@@ -74,7 +75,10 @@ class Config:
 
             assert rules is not None, "boards are made by the rules of their game"
             game, shares = rules(self.game), (self.validation, self.test)
-            return boards.source(game, self.num_boards, self.size or 64, shares, self.seed)
+            made = boards.source(game, self.num_boards, self.size or 64, shares, self.seed)
+            if not self.grey:
+                return made
+            return replace(made, arrays={**made.arrays, "picture": grey(made.arrays["picture"][:])})
         if self.name == "frames":
             from rlplay.perception import recorded
 
@@ -138,7 +142,7 @@ def digits() -> Loaded:
 
 def benchmark(config: Config) -> Loaded:
     """Return MNIST (LeCun et al. 1998) or CIFAR-10 (Krizhevsky 2009), with the test they have."""
-    datasets = torchvision(config.name).datasets
+    datasets = torchvision(f"the data {config.name}").datasets
     kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[config.name]
     parts = [
         fetched(config, lambda fetch, train=train: kind(config.folder, train, download=fetch))
@@ -154,7 +158,7 @@ def benchmark(config: Config) -> Loaded:
 
 def voc(config: Config) -> Loaded:
     """Return Pascal VOC 2012 with the mask of each picture; its validation set is the test."""
-    datasets = torchvision(config.name).datasets
+    datasets = torchvision(f"the data {config.name}").datasets
     size, pictures, masks, num = config.size or 128, [], [], []
     for part in ("train", "val"):
         found = fetched(
@@ -198,10 +202,10 @@ def read_mask(file: Path, picture: Path, size: int) -> Array:
 def folder(path: Path, size: int) -> Loaded:
     """Return the pictures below `path`, a folder for each class. Raises Mistake where there are
     none, or one cannot be read."""
-    datasets = torchvision("folder").datasets
+    datasets = torchvision("the data folder").datasets
     try:
         found = datasets.ImageFolder(str(path))
-    except FileNotFoundError as error:
+    except OSError as error:  # nothing there, a file, or not to be read
         raise Mistake(
             f"no pictures in {path}: it needs a folder for each class with pictures in it, such as"
             f" {path / 'cat'}/1.png; set data.folder"

@@ -66,11 +66,14 @@ class Config:
         source.require("kind", self.name)
         if self.kind == "mask_rcnn":
             source.require("mask", f"{self.name} of the kind mask_rcnn")
-        works(extras.torchvision("task detect"))
+        extras.torchvision("the task detect")
+        works()
         AveragePrecision(source.kinds, self.most)
         if self.kind != "fcos" and not self.anchors:
             raise Mistake(f"{self.kind} needs task.anchors, such as (4, 8, 16, 32), and not none")
         for split, index in source.splits.items():
+            if split == "validation":
+                index = index[spread(len(index), self.num_validated)]
             if not any_object(source, index):
                 raise Mistake(
                     f"the data {source.name} have not a single object in the {len(index):,}"
@@ -103,9 +106,8 @@ class Detect(Task):
     def batches(self, split: str, size: int, order: Array | None = None) -> Iterator[Batch]:
         """Yield batches as every task does; of the validation, unless in an order, no more than
         are to be looked at. Raises Mistake where a box or a kind is none."""
-        num, most = self.num_examples(split), self.config.num_validated
-        if split == "validation" and order is None and 0 < most < num:
-            order = np.linspace(0, num - 1, most).astype(np.int64)
+        if split == "validation" and order is None:
+            order = spread(self.num_examples(split), self.config.num_validated)
         for batch in super().batches(split, size, order):
             check(batch["boxes"], batch["kind"], self.source)
             yield batch
@@ -188,13 +190,18 @@ def check(boxes: Tensor, kind: Tensor, source: Source) -> None:
         )
 
 
+def spread(num: int, most: int) -> Array:
+    """Return the numbers below `num`, or `most` of them, spread over all, where 0 < most < num."""
+    return np.linspace(0, num - 1, most if 0 < most < num else num).astype(np.int64)
+
+
 def any_object(source: Source, index: Array) -> bool:
     """Tell whether there is an object in any of these examples."""
     parts = (index[i : i + LOOKED_THROUGH] for i in range(0, len(index), LOOKED_THROUGH))
     return any(np.any(source.arrays["kind"][part] > 0) for part in parts)
 
 
-def works(torchvision: object) -> None:
+def works() -> None:
     """Raise Mistake where torchvision is there without what it was compiled for."""
     from torchvision.ops import nms
 

@@ -211,7 +211,7 @@ def regress(features: Tensor, truth: Tensor, parts: dict[str, Array]) -> list[fl
 
 
 def f1(truth: Array, said: Array) -> tuple[float, float]:
-    """Return the F1 of values said of n moments [n] uint8: the mean over the values, each weighted
+    """Return the F1 of values 0..255 said of n moments [n]: the mean over the values, each weighted
     by its share of the truth, and the plain one over all values true or said."""
     right = np.bincount(truth[truth == said], minlength=256)
     true, guessed = np.bincount(truth, minlength=256), np.bincount(said, minlength=256)

@@ -20,6 +20,7 @@ from rlplay.core import Array
 from rlplay.palette import GREEN, LINE, RED, SLATE
 from rlplay.perception import gallery
 from rlplay.perception.classify import Classify
+from rlplay.perception.probes import f1
 from rlplay.perception.source import Source
 from rlplay.perception.task import Batch
 
@@ -118,7 +119,7 @@ class Variables(Classify):
         truth, value, error, seen = map(np.concatenate, (truths, said, errors, shown))
         metrics: dict[str, float] = {}
         for i, name in enumerate(self.names):
-            metrics[f"f1/{name}"] = weighted_f1(truth[:, i], value[:, i])
+            metrics[f"f1/{name}"] = f1(truth[:, i], value[:, i])[0]
             metrics[f"accuracy/{name}"] = float((truth[:, i] == value[:, i]).mean())
             counts = seen[:, i]
             if self.steps[i] and counts.any():
@@ -186,12 +187,3 @@ def median(logits: Tensor) -> Tensor:
     hold for likely: of all values the one that is off by least."""
     share = torch.softmax(logits, 1).cumsum(1)
     return (share < 0.5).sum(1).clamp(max=logits.shape[1] - 1)
-
-
-def weighted_f1(truth: Array, said: Array) -> float:
-    """Return the mean of the F1 of all values, weighted by how often each is true, of n variables'
-    values [n] int64."""
-    true = np.bincount(truth, minlength=VALUES)
-    right = np.bincount(truth[truth == said], minlength=VALUES)
-    either = true + np.bincount(said, minlength=VALUES)
-    return float((true * 2 * right / np.maximum(either, 1)).sum() / len(truth))
