@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from test_lesson import AUTOENCODE, TINY
+from test_probe import record
 
 from rlplay import config, run
 from rlplay.__main__ import run_verb
@@ -36,6 +37,12 @@ agent:
 num_steps: 4
 evaluation: {num_episodes: 0}
 recording: {max_steps: 0}
+"""
+VARIABLES = """
+data: {name: frames, size: 20, grey: true, num_stacked: 2}
+task: {name: classify, target: variables, hidden: 0, encoder: {name: small, width: 0.1}}
+epochs: 1
+num_drawn: 0
 """
 
 
@@ -111,6 +118,14 @@ def test_a_task_that_chooses_nothing_shows_filters_and_patches(root):
     assert explained(found, *SMALL) == 0
     shown = sorted(path.name for path in (found.folder / "explain").glob("*.png"))
     assert shown == ["filters.png", "patches-layer0.png", "patches-layer1.png"]
+
+
+def test_a_task_that_reads_variables_chooses_nothing_either(tmp_path):
+    record(tmp_path / "pong")
+    found = run.Run(tmp_path / trained(tmp_path, VARIABLES, f"--data.folder={tmp_path / 'pong'}"))
+    assert subject.load(found, "", 0, 6, 20, lambda sentence: None).judge is None
+    assert explained(found, *SMALL) == 0
+    assert len(list((found.folder / "explain").glob("*.png"))) == 3
 
 
 def test_whatever_interrupts_leaves_the_old_page_and_nothing_half(digits, monkeypatch):

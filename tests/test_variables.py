@@ -129,5 +129,5 @@ def test_places_are_learned_from_pictures_that_show_them():
 
 def test_data_without_variables_are_refused():
     digits = data.Config().make()
-    with pytest.raises(Mistake, match="a variables for every picture, but the data digits"):
+    with pytest.raises(Mistake, match="the variables of every picture, but the data digits"):
         classify.Config(target="variables").make(digits)

@@ -131,7 +131,7 @@ def of_task(
         pictures=arrays["picture"],
         num_moments=num_moments,
     )
-    if not isinstance(task, Classify):
+    if type(task) is not Classify:  # one that reads variables chooses among no classes either
         return subject
 
     def judge(pictures: Tensor) -> tuple[Tensor, Tensor]:

@@ -138,7 +138,7 @@ def digits() -> Loaded:
 
 def benchmark(config: Config) -> Loaded:
     """Return MNIST (LeCun et al. 1998) or CIFAR-10 (Krizhevsky 2009), with the test they have."""
-    datasets = torchvision(config.name).datasets
+    datasets = torchvision(f"the data {config.name}").datasets
     kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[config.name]
     parts = [
         fetched(config, lambda fetch, train=train: kind(config.folder, train, download=fetch))
@@ -154,7 +154,7 @@ def benchmark(config: Config) -> Loaded:
 
 def voc(config: Config) -> Loaded:
     """Return Pascal VOC 2012 with the mask of each picture; its validation set is the test."""
-    datasets = torchvision(config.name).datasets
+    datasets = torchvision(f"the data {config.name}").datasets
     size, pictures, masks, num = config.size or 128, [], [], []
     for part in ("train", "val"):
         found = fetched(
@@ -198,7 +198,7 @@ def read_mask(file: Path, picture: Path, size: int) -> Array:
 def folder(path: Path, size: int) -> Loaded:
     """Return the pictures below `path`, a folder for each class. Raises Mistake where there are
     none, or one cannot be read."""
-    datasets = torchvision("folder").datasets
+    datasets = torchvision("the data folder").datasets
     try:
         found = datasets.ImageFolder(str(path))
     except FileNotFoundError as error:

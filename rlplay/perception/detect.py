@@ -66,7 +66,7 @@ class Config:
         source.require("kind", self.name)
         if self.kind == "mask_rcnn":
             source.require("mask", f"{self.name} of the kind mask_rcnn")
-        works(extras.torchvision("task detect"))
+        works(extras.torchvision("the task detect"))
         AveragePrecision(source.kinds, self.most)
         if self.kind != "fcos" and not self.anchors:
             raise Mistake(f"{self.kind} needs task.anchors, such as (4, 8, 16, 32), and not none")

@@ -7,12 +7,13 @@ from typing import Any
 from rlplay.core import Mistake
 
 
-def torchvision(name: str) -> Any:
-    """Return torchvision. Raises Mistake where it is not installed, or not for this torch."""
+def torchvision(what: str) -> Any:
+    """Return torchvision for `what` needs it. Raises Mistake where it is not installed, or not for
+    this torch."""
     try:
         import torchvision
     except ModuleNotFoundError as error:
-        raise missing(f"the data {name}", "torchvision") from error
+        raise missing(what, "torchvision") from error
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise unfit() from error
     return torchvision
