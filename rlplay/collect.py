@@ -13,7 +13,7 @@ must show the same picture at every step.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import count
@@ -188,6 +188,7 @@ def collect(game: str, settings: Config, root: Path, announce: Callable[[str], N
             "action_names": list(emulator.names),
             "screen": list(emulator.ale.getScreenDims()),
         }
+        stack.enter_context(reserved(folder))
         manifest = opened(folder, protocol)
         record(folder, manifest, policy, settings, announce)
     return Frames(folder)
@@ -210,6 +211,22 @@ def seat(found: run.Run, game: str, settings: Config, stack: ExitStack) -> tuple
     return player, stack.enter_context(run.single_env(player.experiment, render=True))
 
 
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Make a folder if there is none, and keep other recordings out of it meanwhile. Raises Mistake
+    where it cannot be made, or another process records there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    with run.alone(folder, f"{folder} is being recorded"):
+        yield
+
+
+def unwritable(folder: Path, error: OSError) -> Mistake:
+    return Mistake(f"cannot write to {folder}: {error.strerror}; name another folder in --out")
+
+
 def opened(folder: Path, protocol: dict[str, Any]) -> Manifest:
     """Return the manifest of a dataset that is begun here, or has been. Raises Mistake where it was
     played otherwise, or the folder cannot be written."""
@@ -224,12 +241,9 @@ def opened(folder: Path, protocol: dict[str, Any]) -> Manifest:
         return manifest
     manifest = Manifest(protocol, {name: metadata.version(name) for name in PACKAGES})
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         manifest.write(folder)
     except OSError as error:
-        raise Mistake(
-            f"cannot write to {folder}: {error.strerror}; name another folder in --out"
-        ) from error
+        raise unwritable(folder, error) from error
     return manifest
 
 

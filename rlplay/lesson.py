@@ -122,7 +122,7 @@ class Learning:
     def run(self, folder: run.Run) -> int:
         """Train to the end; return the exit code: 0, 128 + the signal that ended it early, or 1
         after a loss that is not finite. Raises Mistake where another process trains there."""
-        with folder.locked():
+        with folder.locked(), Interrupt() as self.interrupt:
             return self.run_in(folder)
 
     def run_in(self, folder: run.Run) -> int:
@@ -137,20 +137,19 @@ class Learning:
             self.announce(self.task.remark)
         if not self.updates:
             self.log.write_settings(self.lesson)
-        with Interrupt() as self.interrupt:
-            try:
-                self.learn()
-                self.table.close()
-                self.save()
-                if not self.interrupt.signal:
-                    self.finish()
-            except Interrupted:
-                self.save()
-            except NonFinite as error:
-                self.announce(keep_batch(error, folder.folder))
-                return 1
-            finally:
-                self.log.close()
+        try:
+            self.learn()
+            self.table.close()
+            self.save()
+            if not self.interrupt.signal:
+                self.finish()
+        except Interrupted:
+            self.save()
+        except NonFinite as error:
+            self.announce(keep_batch(error, folder.folder))
+            return 1
+        finally:
+            self.log.close()
         return 128 + self.interrupt.signal if self.interrupt.signal else 0
 
     def learn(self) -> None:

@@ -373,8 +373,13 @@ def short(value: float) -> str:
 
 def save(drawn: Figure, folder: Path, name: str) -> list[Path]:
     """Write a figure as `name`.png and `name`.svg, whole or not at all; return their paths. The
-    same figure makes the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    same figure makes the same bytes. Raises Mistake where the folder cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        raise Mistake(
+            f"cannot write to {folder}: {error.strerror}; name another folder in --out"
+        ) from error
     paths = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         file = BytesIO()

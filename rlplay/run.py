@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -120,17 +120,12 @@ class Run:
         if self.is_locked:  # by an outer `with` of ours
             yield
             return
-        guard = os.open(self.folder, os.O_RDONLY)
-        try:
-            with suppress(BlockingIOError):
-                fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.is_locked = True
-            if not self.is_locked:
-                raise Mistake(f"{self.name} is being trained by another process; stop that first")
-            yield
-        finally:
-            self.is_locked = False
-            os.close(guard)
+        with alone(self.folder, f"{self.name} is being trained"):
+            self.is_locked = True
+            try:
+                yield
+            finally:
+                self.is_locked = False
 
     def describe(self, experiment: Experiment | Lesson, spec: Spec | State) -> None:
         """Write down what the run is made of: of an experiment with the Spec of its env, of a
@@ -297,6 +292,21 @@ def load_parts(run: Run, which: str, announce: Callable[[str], None]) -> dict[st
         return checkpoint.load(run.checkpoints / name, UNPLAYED)
     except checkpoint.Damaged as damage:
         raise Mistake(f"checkpoint {name} of run {run.name} is damaged: {damage}") from damage
+
+
+@contextmanager
+def alone(folder: Path, busy: str) -> Iterator[None]:
+    """Keep other processes that ask likewise out of a folder meanwhile. Raises Mistake where one is
+    there already; `busy` says what it is at."""
+    guard = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Mistake(f"{busy} by another process; stop that first") from error
+        yield
+    finally:
+        os.close(guard)
 
 
 class Log:

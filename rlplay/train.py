@@ -126,7 +126,7 @@ class Training:
     def run(self, folder: run.Run) -> int:
         """Train to the end; return the exit code: 0, 128 + the signal that ended it early, or 1
         after a loss that is not finite. Raises Mistake where another process trains there."""
-        with folder.locked():
+        with folder.locked(), Interrupt() as self.interrupt:
             return self.run_in(folder)
 
     def run_in(self, folder: run.Run) -> int:
@@ -140,24 +140,23 @@ class Training:
             with suppress(checkpoint.Damaged):
                 best = checkpoint.load(folder.checkpoints / "best")["train"]["best"]
                 self.best = max(self.best, best)
-        with Interrupt() as self.interrupt:
-            try:
-                self.learn()
-                self.save()
-                if not self.interrupt.signal:
-                    self.evaluate()
-                    self.record()
-                    self.film()
-            except Interrupted:
-                self.save()
-            except NonFinite as error:
-                self.announce(keep_batch(error, folder.folder))
-                return 1
-            finally:
-                if self.ahead is not None:
-                    self.ahead.close()
-                self.log.close()
-                self.env.close()
+        try:
+            self.learn()
+            self.save()
+            if not self.interrupt.signal:
+                self.evaluate()
+                self.record()
+                self.film()
+        except Interrupted:
+            self.save()
+        except NonFinite as error:
+            self.announce(keep_batch(error, folder.folder))
+            return 1
+        finally:
+            if self.ahead is not None:
+                self.ahead.close()
+            self.log.close()
+            self.env.close()
         return 128 + self.interrupt.signal if self.interrupt.signal else 0
 
     def learn(self) -> None:

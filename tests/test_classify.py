@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -88,9 +90,14 @@ def test_pooling_takes_the_mean_of_each_channel(task):
     torch.testing.assert_close(pooled.last(last.mean((2, 3))), pooled(batch(task)["picture"]))
 
 
+def test_one_class_alone_is_refused(task):
+    with pytest.raises(Mistake, match="have one class, cat, so that there is nothing to tell"):
+        classify.Config().make(replace(task.source, classes=("cat",)))
+
+
 def test_data_without_labels_are_refused():
     mask = np.zeros((50, 8, 8), np.uint8)
-    with pytest.raises(Mistake, match="a label for every picture, but the data noise has mask"):
+    with pytest.raises(Mistake, match="the label of every picture, but the data noise has mask"):
         classify.Config().make(source(mask=mask))
     with pytest.raises(Mistake, match="has no labels"):
         classify.Config().make(source())

@@ -214,6 +214,51 @@ def test_a_damaged_or_foreign_manifest_is_refused(pong, tmp_path):
         Frames(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"chunks": "abc"},
+        {"chunks": [{}]},
+        {"protocol": None},
+        {"protocol": {"game": "pong", "action_names": ["noop"], "screen": None}},
+        {"protocol": {"action_names": ["noop"], "screen": [210, 160]}},
+        {"palette": {"x": "000000"}},
+        {"palette": {"0": "zz"}},
+    ],
+)
+def test_a_manifest_that_says_what_cannot_be_is_refused(pong, tmp_path, wrong):
+    folder = copy(pong, tmp_path / "pong")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | wrong))
+    with pytest.raises(Mistake, match=r"manifest.json cannot be read: remove the folder"):
+        Frames(folder)
+    with pytest.raises(Mistake, match=r"manifest.json cannot be read: remove the folder"):
+        recorded(folder)
+
+
+def test_a_manifest_of_other_lengths_than_its_files_is_refused(pong, tmp_path):
+    folder = copy(pong, tmp_path / "pong")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["chunks"][0]["num_moments"] += 1
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    opened = Frames(folder)
+    for look in (lambda: opened.moments, lambda: opened.screens([0])):
+        with pytest.raises(Mistake, match=r"-00000\.npy does not hold what the manifest says"):
+            look()
+
+
+def test_two_processes_do_not_record_into_one_folder(pong, tmp_path):
+    folder = copy(pong, tmp_path / "pong")
+    before = contents(folder)
+    with (
+        run.alone(folder, "it is used"),
+        pytest.raises(Mistake, match="pong is being recorded by another process; stop that first"),
+    ):
+        recorded(folder, steps=80)
+    assert contents(folder) == before
+    assert len(recorded(folder, steps=80)) == 80
+
+
 def test_a_dataset_is_not_continued_otherwise_than_it_was_begun(pong):
     with pytest.raises(Mistake, match="was recorded with seed 3, not 4: name another folder"):
         recorded(pong.folder, seed=4)

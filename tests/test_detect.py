@@ -287,7 +287,7 @@ def test_labels_that_are_none_are_one_sentence(arrays, words):
 def test_data_without_a_label_are_one_sentence(missing, kind):
     source = rectangles()
     arrays = {name: array for name, array in source.arrays.items() if name != missing}
-    with pytest.raises(Mistake, match=f"learns from a {missing} for every picture"):
+    with pytest.raises(Mistake, match=f"learns from the {missing} of every picture"):
         detect.Config(kind=kind).make(dataclasses.replace(source, arrays=arrays))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,18 @@ def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(lesson, tmp_path,
     assert final.run(final.folder) == 0
     assert same(end(final), end(whole))
     assert log(final) == log(whole)
+
+
+def test_ctrl_c_before_the_first_update_saves_the_start(lesson, tmp_path, monkeypatch):
+    session, opened = start(lesson(), tmp_path), run.Log
+
+    def interrupted(*given):
+        signal.raise_signal(signal.SIGINT)
+        return opened(*given)
+
+    monkeypatch.setattr(run, "Log", interrupted)
+    assert session.run(session.folder) == 130
+    assert resumed(session).updates == 0
 
 
 def test_another_seed_trains_another_network(lesson, tmp_path):

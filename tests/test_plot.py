@@ -9,6 +9,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_curves import counted, make
@@ -185,6 +186,13 @@ def test_mistakes_are_told_in_a_sentence(tmp_path):
         with pytest.raises(Mistake, match=sentence):
             draw(runs, tmp_path, config)
     assert not (tmp_path / "plot.png").exists()
+
+
+def test_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(Mistake, match=r"cannot write to .*; name another folder in --out"):
+            plot.save(Figure(), folder, "x")
 
 
 def test_settings_of_a_plot_are_read_from_yaml_like_any_others():

@@ -120,6 +120,8 @@ def test_a_frame_is_most_like_itself(root, capsys):
         (("similar", "last"), "needs a run and a frame"),
         (("similar", "last", "120"), "numbered 0 to 119"),
         (("similar", "last", "-1"), "numbered 0 to 119"),
+        (("similar", "last", "\u00b2"), "neither a frame's number"),
+        (("similar", "last", "huge.png"), "cannot be read as a picture"),
         (("similar", "last", "nothing.png"), "neither a frame's number"),
         (("similar", "last", "contrast.yaml"), "cannot be read as a picture"),
         (("similar", "last", "3", "--dataset", "nowhere"), "no recorded frames"),
@@ -128,6 +130,7 @@ def test_a_frame_is_most_like_itself(root, capsys):
 def test_bad_input_is_one_sentence(root, words, sentence, capsys, monkeypatch):
     if not (root / "other").exists():
         record(root / "other", game="zaxxon")
+        Image.new("1", (20_000, 20_000)).save(root / "huge.png")  # more than PIL opens
     monkeypatch.chdir(root)
     assert typed(root, *words) == 2
     said = capsys.readouterr().err

@@ -175,7 +175,7 @@ def test_nothing_but_what_is_required_is_in_a_batch(folder):
         "mask": "uint8",
         "variables": "uint8",
     }
-    with pytest.raises(Mistake, match="learns from a mask for every picture"):
+    with pytest.raises(Mistake, match="learns from the mask of every picture"):
         made(folder).require("mask", "segment")
 
 

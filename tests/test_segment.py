@@ -217,7 +217,7 @@ def test_a_u_net_finds_one_pixel_and_an_fcn_32s_cannot():
 
 def test_data_without_masks_are_refused():
     found = data.Config().make()
-    with pytest.raises(Mistake, match="learns from a mask for every picture, but the data digits"):
+    with pytest.raises(Mistake, match="learns from the mask of every picture, but the data digits"):
         made(found)
 
 

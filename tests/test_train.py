@@ -312,6 +312,18 @@ def test_signal_saves_where_it_stands_and_nothing_is_lost(experiment, tmp_path, 
     assert log_of(straight.folder) == log_of(again.folder)
 
 
+def test_signal_before_the_first_step_saves_the_start(experiment, tmp_path, monkeypatch):
+    session, opened = start(experiment([]), tmp_path), run.Log
+
+    def interrupted(*given):
+        os.kill(os.getpid(), signal.SIGINT)
+        return opened(*given)
+
+    monkeypatch.setattr(run, "Log", interrupted)
+    assert session.run(session.folder) == 130
+    assert resumed(session).steps == 0
+
+
 @pytest.mark.parametrize("with_signal", [True, False])
 def test_world_that_the_same_signal_ends_is_no_bug(experiment, tmp_path, with_signal):
     training = start(experiment(PLAIN), tmp_path)

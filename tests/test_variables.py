@@ -158,5 +158,5 @@ def test_heat_learns_from_moments_that_show_the_thing_alone():
 
 def test_data_without_variables_are_refused():
     digits = data.Config().make()
-    with pytest.raises(Mistake, match="a variables for every picture, but the data digits"):
+    with pytest.raises(Mistake, match="the variables of every picture, but the data digits"):
         classify.Config(target="variables").make(digits)

@@ -82,7 +82,7 @@ def asked(frame: str, source: Source) -> Array:
     """Return the picture [C, H, W] uint8 that is a moment's number in the source, or a file, whose
     picture stands for all moments of a stack. Raises Mistake where it is neither."""
     channels, height, width = source.shape
-    if frame.lstrip("-").isdigit():
+    if frame.lstrip("-").isdecimal():
         num = source.arrays["picture"].shape[0]
         if not 0 <= int(frame) < num:
             raise Mistake(f"there is no frame {frame}: they are numbered 0 to {num - 1}")
@@ -132,7 +132,7 @@ def shown(pictures: Array) -> torch.Tensor:
 def drawn(frame: str, query: Array, best: list[Neighbour], folder: Path) -> Array:
     """Return a sheet [H, W, 3] uint8 of the frames as a person sees them; the query first, which if
     it is a file is shown as the encoder sees it."""
-    number = int(frame) if frame.isdigit() else None
+    number = int(frame) if frame.isdecimal() else None
     screens = whole(folder, [one.number for one in best] + ([] if number is None else [number]))
     height, width = screens.shape[2:]
     if number is None:

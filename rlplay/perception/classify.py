@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlplay.core import Array, Range
+from rlplay.core import Array, Mistake, Range
 from rlplay.nets import backbones
 from rlplay.nets.heads import Float32Linear
 from rlplay.palette import GREEN, RED
@@ -50,7 +50,7 @@ class Config:
 
     def make(self, source: Source) -> Task:
         """Build the task. Raises Mistake where the source has no such target for each picture, or
-        its pictures do not suit the encoder."""
+        its pictures do not suit the encoder, or there is one class alone."""
         source.require(self.target, self.name)
         if self.target == "variables":
             from rlplay.perception.variables import Variables
@@ -64,6 +64,11 @@ class Config:
             if "boxes" in source.arrays:
                 source.require("boxes", self.name)  # to find the board
             return Squares(self, source)
+        if len(source.classes) < 2:
+            raise Mistake(
+                f"the data {source.name} have one class, {', '.join(source.classes)}, so that there"
+                " is nothing to tell apart: add another, or set another task.name"
+            )
         return Classify(self, source, len(source.classes))
 
 

@@ -64,6 +64,24 @@ class Manifest:
     def num_moments(self) -> int:
         return sum(chunk["num_moments"] for chunk in self.chunks)
 
+    def check(self) -> None:
+        """Raise ValueError, TypeError, KeyError or AttributeError where it says what cannot be."""
+        height, width = self.protocol["screen"]
+        if min(height, width) < 1 or not isinstance(self.protocol["game"], str):
+            raise ValueError("protocol")
+        if not all(isinstance(name, str) for name in self.protocol["action_names"]):
+            raise ValueError("action_names")
+        for number, chunk in enumerate(self.chunks):
+            for kind in ("screens", "moments"):
+                entry = chunk["files"][f"{kind}-{number:05d}.npy"]
+                if not isinstance(entry["sha256"], str) or min(entry["size"], 1) < 0:
+                    raise ValueError("files")
+            if chunk["num_moments"] < 1:
+                raise ValueError("num_moments")
+        for colour, rgb in self.palette.items():
+            if not 0 <= int(colour) < 256 or len(bytes.fromhex(rgb)) != 3:
+                raise ValueError("palette")
+
     def append(self, folder: Path, screens: Array, moments: Array) -> None:
         """Write a chunk, [n, H, W] and [n], and then the manifest that names it."""
         number = len(self.chunks)
@@ -87,12 +105,14 @@ def read_manifest(folder: Path) -> Manifest:
         found = json.loads(path.read_text("utf-8"))
         if found.pop("format") != FORMAT:
             raise Damaged(f"{path} is of another version of rlplay; record the frames anew")
-        return Manifest(**found)
+        manifest = Manifest(**found)
+        manifest.check()
+        return manifest
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Mistake(
             f"there are no frames in {folder}; type `rlplay collect-frames GAME --out {folder}`"
         ) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IsADirectoryError) as error:
         raise damaged(path, "cannot be read") from error
 
 
@@ -186,7 +206,11 @@ class Frames:
                 != (self.manifest.chunks[chunk]["files"][name]["sha256"])
             ):
                 raise damaged(path, "does not have its checksum")
-        return np.load(path, mmap_mode="r" if kind == "screens" else None, allow_pickle=False)
+        array = np.load(path, mmap_mode="r" if kind == "screens" else None, allow_pickle=False)
+        num, size = self.manifest.chunks[chunk]["num_moments"], tuple(self.protocol["screen"])
+        if array.shape != ((num, *size) if kind == "screens" else (num,)):
+            raise damaged(path, "does not hold what the manifest says")
+        return array
 
 
 def split(

@@ -68,7 +68,7 @@ class Source:
         if label not in self.arrays:
             has = ", ".join(name for name in self.arrays if name != "picture") or "no labels"
             raise Mistake(
-                f"the task {task} learns from a {label} for every picture, but the data {self.name}"
-                f" has {has}; set another data.name, or another task.name"
+                f"the task {task} learns from the {label} of every picture, but the data"
+                f" {self.name} has {has}; set another data.name, or another task.name"
             )
         self.wanted.add(label)
