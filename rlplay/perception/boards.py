@@ -4,7 +4,8 @@ style of its own.
 The board's place and size, colours, stones, lines, light and noise are drawn at random. One thing
 holds in every style: the stones of the first player are darker than those of the second. The test
 is of other styles than the training: no shape of stones, no pattern of the board and no hue of
-either that occurs in one occurs in the other.
+either that occurs in one occurs in the other. Only the training has blotches over its patterns, and
+patterns that are stronger. Stones stand out from the board by enough that a person can read them.
 """
 
 from __future__ import annotations
@@ -30,22 +31,30 @@ class Family:
     """Of the board."""
     hues: tuple[tuple[float, float], ...]
     """From where to where on the circle of hues, degrees, of all that has a colour."""
+    strength: float
+    """At most, of a pattern, in what the stones stand out by."""
+    blotches: float
+    """Share of the boards that have light and dark blotches over their pattern."""
 
 
 LEARNED = Family(
-    ("disc", "square", "diamond", "ring", "cross", "triangle"),
-    ("plain", "checkered", "holes", "blotched", "woven", "dotted", "graded", "scratched"),
+    ("disc", "square", "diamond", "ring", "cross", "triangle", "button"),
+    ("plain", "checkered", "holes", "woven", "dotted", "graded", "scratched"),
     ((-100, 10), (70, 190)),
+    strength=0.9,
+    blotches=0.6,
 )
 TESTED = Family(
     ("hexagon", "star", "target"),
     ("striped", "marbled"),
     ((20, 60), (200, 250)),
+    strength=0.6,
+    blotches=0,
 )
-DARK, LIGHT, BETWEEN = (15, 75), (180, 245), (100, 140)
+DARK, LIGHT, BETWEEN = (15, 75), (180, 245), (110, 145)
 """Brightness of the first player's stones, of the second's, and of holes in a board, 0..255."""
 APART = 90  # least distance between two colours that touch, as in RGB
-LIGHTER = 30  # and between their brightnesses, of a stone and what it lies on
+LIGHTER = 40  # and between their brightnesses, of a stone and what it lies on
 
 
 def source(game: BoardGame, num: int, size: int, shares: tuple[float, float], seed: int) -> Source:
@@ -114,8 +123,11 @@ def painted(
     picture[:] = ground[:, None, None]
     blend(picture, board * random.uniform(0.6, 1.2), cover((outside - frame) * unit))
     contrast = min(abs((board - stone) @ WEIGHT) for stone in stones) / (board @ WEIGHT)
-    strength = random.uniform(0.2, 0.6) * min(contrast, 0.4)  # a pattern stands out by less
-    light = 1 + strength * patterned(pattern, x, y, row + column, random)
+    strength = random.uniform(0.2, family.strength) * min(contrast, 0.4)
+    light = patterned(pattern, x, y, row + column, random)
+    if random.random() < family.blotches:
+        light = np.clip(light + random.uniform(1, 4) * noise(x, y, random), -1, 1)
+    light = 1 + strength * light
     blend(picture, board[:, None, None] * light, cover(outside * unit))
     if random.random() < 0.5 and pattern != "holes":
         line = random.uniform(0.5, 1.5)  # pixels, half the width
@@ -127,7 +139,7 @@ def painted(
     u, v = x - column - 0.5 - shift[0, row, column], y - row - 0.5 - shift[1, row, column]
     radius = random.uniform(0.32, 0.44)
     if pattern == "holes":
-        hole = distinct(family, BETWEEN, [*stones, board], random, LIGHTER)
+        hole = distinct(family, BETWEEN, [*stones, board], random)
         deep = np.hypot(x - column - 0.5, y - row - 0.5) - random.uniform(0.36, 0.44)
         blend(picture, hole, cover(deep * unit) * cover(outside * unit))
     distance = outline(shape, u, v, radius) * unit
@@ -201,8 +213,6 @@ def patterned(
     phase = random.uniform(0, 2 * np.pi, 4)
     if pattern == "checkered":
         return parity % 2 * 2.0 - 1
-    if pattern == "blotched":
-        return noise(x, y, random.uniform(0.3, 3, 2), random)
     if pattern == "woven":
         across, down = random.uniform(3, 12, 2)
         return np.sin(across * x + phase[0]) * np.sin(down * y + phase[1])
@@ -228,19 +238,19 @@ def patterned(
     return np.zeros_like(x)
 
 
-def noise(x: Array, y: Array, fine: Array, random: np.random.Generator) -> Array:
-    """Return numbers between -1 and 1 that vary smoothly over places x, y [H, W], drawn anew at
-    every 1 / fine."""
+def noise(x: Array, y: Array, random: np.random.Generator) -> Array:
+    """Return numbers between -1 and 1 that vary smoothly over places x, y [H, W]: drawn on a
+    lattice, which is turned, and in each direction of a width of its own."""
     lattice = random.uniform(-1, 1, (64, 64)).astype(np.float32)
-    across, down = x * fine[0] + 16, y * fine[1] + 16
+    turn, fine = random.uniform(0, np.pi), np.exp(random.uniform(-1, 1.2, 2))
+    across = (x * np.cos(turn) + y * np.sin(turn)) * fine[0]
+    down = (y * np.cos(turn) - x * np.sin(turn)) * fine[1]
     column, row = np.floor(across).astype(int), np.floor(down).astype(int)
     u, v = across - column, down - row
     u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
-    above, below = (
-        lattice[r % 64, column % 64] * (1 - u) + lattice[r % 64, (column + 1) % 64] * u
-        for r in (row, row + 1)
-    )
-    return above * (1 - v) + below * v
+    left, right, above, below = column % 64, (column + 1) % 64, row % 64, (row + 1) % 64
+    upper = lattice[above, left] * (1 - u) + lattice[above, right] * u
+    return upper * (1 - v) + (lattice[below, left] * (1 - u) + lattice[below, right] * u) * v
 
 
 def outline(shape: str, u: Array, v: Array, radius: float) -> Array:
@@ -257,6 +267,9 @@ def outline(shape: str, u: Array, v: Array, radius: float) -> Array:
         return np.maximum(np.minimum(one, other) - 0.36 * radius, np.maximum(one, other) - radius)
     if shape == "triangle":
         return np.maximum(np.abs(u) * 0.866 + v * 0.5, -v) - 0.55 * radius
+    if shape == "button":
+        holes = np.hypot(np.abs(u) - 0.4 * radius, np.abs(v) - 0.4 * radius)
+        return np.maximum(away - radius, 0.25 * radius - holes)
     if shape == "hexagon":
         return np.maximum(np.abs(v), np.abs(u) * 0.866 + np.abs(v) * 0.5) - 0.92 * radius
     if shape == "star":
