@@ -40,12 +40,6 @@ num_steps: 4
 evaluation: {num_episodes: 0}
 recording: {max_steps: 0}
 """
-VARIABLES = """
-data: {name: frames, size: 20, grey: true, num_stacked: 2}
-task: {name: classify, target: variables, hidden: 0, encoder: {name: small, width: 0.1}}
-epochs: 1
-num_drawn: 0
-"""
 
 
 @pytest.fixture(autouse=True)
