@@ -62,7 +62,7 @@ class Learning:
             lesson.max_grad_norm,
             lesson.weight_decay,
         )
-        self.augment = lesson.augmentation.make(*size)
+        self.augment = lesson.augmentation.make(*size, labels=self.source.wanted)
         self.num_examples = self.task.num_examples("train")
         self.batch_size = min(lesson.batch_size, self.num_examples)
         self.per_epoch = self.num_examples // self.batch_size  # what is left over waits its turn

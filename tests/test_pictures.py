@@ -289,3 +289,17 @@ def test_each_picture_draws_its_own_change():
     torch.manual_seed(0)
     assert torch.equal(change(both)["picture"], first["picture"])
     assert augment.Config().make(32, 32) is None
+
+
+def test_labels_of_places_refuse_pictures_that_are_moved():
+    pytest.importorskip("torchvision")
+    for label in ("variables", "squares"):
+        for moved in (
+            augment.Config(flip=True),
+            augment.Config(shift=0.1),
+            augment.Config(crop=0.5),
+        ):
+            with pytest.raises(Mistake, match=f"^{label} say where"):
+                moved.make(8, 8, labels={"picture", label})
+        assert augment.Config(noise=0.1, brightness=0.2).make(8, 8, labels={label})
+    assert augment.Config(flip=True).make(8, 8, labels={"picture", "mask", "boxes"})

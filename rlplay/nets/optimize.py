@@ -90,10 +90,11 @@ class Optimizer:
             parameter.grad = None
         loss.backward()
         for parameter, master in self.rounded:
-            gradient = parameter.grad
-            assert gradient is not None
             assert master.grad is not None
-            master.grad.copy_(gradient)
+            if parameter.grad is None:  # the loss does not reach it
+                master.grad.zero_()
+            else:
+                master.grad.copy_(parameter.grad)
         return torch.nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None])
 
     def set_learning_rate(self, learning_rate: float) -> None:

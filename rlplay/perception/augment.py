@@ -6,16 +6,20 @@ Random numbers come from torch's own generator, which whoever trains seeds for e
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rlplay.core import Range
+from rlplay.core import Mistake, Range
 from rlplay.perception.extras import missing
 
 if TYPE_CHECKING:
     from rlplay.perception.task import Batch
+
+
+FIXED = frozenset(("variables", "squares"))
+"""Labels of places that no transform brings along."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,20 @@ class Config:
     noise: Annotated[float, Range(0, 1)] = 0.0
     """Deviation of the noise on every pixel; 1 is from black to white."""
 
-    def make(self, height: int, width: int) -> Callable[[Batch], Batch] | None:
+    def make(
+        self, height: int, width: int, labels: Collection[str] = ()
+    ) -> Callable[[Batch], Batch] | None:
         """Return what changes a batch of pictures of this size; None where nothing is to change.
-        Raises Mistake where torchvision is not installed."""
+        Raises Mistake where torchvision is not installed, and where one of the labels would no
+        longer be true."""
         if self == Config():
             return None
+        moves = replace(self, brightness=0.0, noise=0.0) != Config()
+        if fixed := moves and FIXED.intersection(labels):
+            raise Mistake(
+                f"{', '.join(sorted(fixed))} say where things are and do not follow pictures that"
+                " are moved, turned or mirrored: leave all of augmentation but brightness and noise"
+            )
         try:
             from torchvision.transforms import v2
         except ImportError as error:
