@@ -70,8 +70,9 @@ def run_verb(words: list[str]) -> int:
             hint = nearest(words[0], list(VERBS)) or "; `rlplay --help` names them all"
             raise Mistake(f"no verb called {words[0]!r}{hint}")
         words = words[1:]
-        if asks_help(words) and (verb is not train or words[0].startswith("-")):
-            print(HELP, end="")  # behind a config, --help asks for its settings
+        tells_own = verb in SETTLED or (verb is train and words and words[0][:1] != "-")
+        if asks_help(words) and not tells_own:
+            print(HELP, end="")
             return 0
         root = Path(option(words, "--runs") or "runs")
         return verb(words, root)
@@ -338,11 +339,17 @@ def play(words: list[str], root: Path) -> int:
     return 0
 
 
-def from_words(module: str) -> Verb:
-    """Return the verb whose module knows what may be typed after it."""
+def from_words(module: str, command: str) -> Verb:
+    """Return the verb whose module knows what may be typed after it, as in `rlplay COMMAND`."""
 
     def verb(words: list[str], root: Path) -> int:
-        return importlib.import_module(f"rlplay.{module}").from_words(words, root)
+        found = importlib.import_module(f"rlplay.{module}")
+        if not asks_help(words):
+            return found.from_words(words, root)
+        from rlplay import config
+
+        print(config.usage(found.Config(), f"rlplay {command}"), end="")
+        return 0
 
     return verb
 
@@ -424,14 +431,16 @@ VERBS: dict[str, Verb] = {
     "match": match,
     "ladder": ladder,
     "play": play,
-    "collect-frames": from_words("collect"),
-    "probe": from_words("insight.probe"),
-    "similar": from_words("insight.similar"),
-    "explain": from_words("insight.explain"),
+    "collect-frames": from_words("collect", "collect-frames GAME"),
+    "probe": from_words("insight.probe", "probe RUN DATASET"),
+    "similar": from_words("insight.similar", "similar RUN FRAME"),
+    "explain": from_words("insight.explain", "explain RUN"),
     "list": list_,
     "doctor": doctor,
     "tensorboard": tensorboard,
 }
+SETTLED = [VERBS[name] for name in ("collect-frames", "probe", "similar", "explain")]
+"""Those whose --help tells their own settings."""
 
 if __name__ == "__main__":
     main()

@@ -299,13 +299,17 @@ def dump(experiment: Experiment | Lesson) -> str:
 
 def describe(experiment: Experiment | Lesson) -> str:
     """Return the help text of `train CONFIG`: every setting with its docstring and its value."""
-    import tyro  # slow to import, and needed nowhere else
-
     kinds = {name: type(value) for name, value in vars(experiment).items() if name in SECTIONS}
     kind = concrete(Lesson if "task" in kinds else Experiment, kinds)
+    return usage(kind(**vars(experiment)), "rlplay train CONFIG")
+
+
+def usage(settings: Any, command: str) -> str:
+    """Return the help text of a command that takes settings, given a frozen dataclass of them."""
+    import tyro  # slow to import, and needed nowhere else
+
     with redirect_stdout(StringIO()) as text, suppress(SystemExit):
-        default = kind(**vars(experiment))
-        tyro.cli(kind, prog="rlplay train CONFIG", args=["--help"], default=default)
+        tyro.cli(type(settings), prog=command, args=["--help"], default=settings)
     return text.getvalue()
 
 

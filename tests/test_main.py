@@ -189,11 +189,26 @@ def test_help_of_a_config_shows_the_settings_of_its_world_and_agent(tiny, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("verb", "setting"),
+    [
+        ("collect-frames", "--steps"),
+        ("probe", "--min-entropy"),
+        ("similar", "--num"),
+        ("explain", "--epsilons"),
+    ],
+)
+def test_help_of_a_verb_with_settings_shows_them(verb, setting):
+    answer = rlplay(verb, "--help")
+    assert answer.code == 0
+    assert setting in answer.out
+
+
 # --- mistakes ----------------------------------------------------------------------------------
 
 MISTAKES = [
     ("trian", "'train'"),
-    ("swim", "rlplay --help"),
+    ("xyz", "rlplay --help"),
     ("train", "cartpole/dqn"),
     ("train cartpole/dqm", "'cartpole/dqn'"),
     ("train TINY extra", "'extra'"),
