@@ -10,7 +10,7 @@ demo-connect-four: .venv/installed
 	$(BIN)/rlplay train connect_four/alphazero
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # The pinned set, again whenever it changed.
 .venv/installed: pyproject.toml constraints.txt

@@ -260,7 +260,7 @@ def test_kind_without_a_pixel_in_the_training_is_announced_and_learned_around():
 def test_training_says_which_kind_it_cannot_learn_and_draws_and_tests(tmp_path, monkeypatch):
     found = noise(kinds=(*KINDS, "comet"))
     found.arrays["mask"][:] %= 3  # pyright: ignore
-    monkeypatch.setattr(data.Config, "make", lambda self: found)
+    monkeypatch.setattr(data.Config, "make", lambda self, rules: found)
     flags = ["--epochs=1", "--task.encoder.name=small", "--device=cpu"]
     lesson: Any = config.load_any("pong/segment", flags)
     said: list[str] = []

@@ -119,4 +119,4 @@ def lighter(picture: Any, reach: float) -> Any:
 
     factor = 1 + reach * (2 * torch.rand(1) - 1)
     shown = picture.as_subclass(torch.Tensor).mul(factor).clamp(0, 255).to(picture.dtype)
-    return tv_tensors.wrap(shown, like=picture)
+    return tv_tensors.Image(shown)
