@@ -88,7 +88,5 @@ def test_an_agents_encoder_is_that_of_its_network(runs, name):
 
 
 def test_a_run_without_an_encoder_of_pictures_is_one_sentence(runs):
-    with pytest.raises(
-        Mistake, match=r"cartpole.* sees no pictures but \[4\] numbers: name"
-    ):
+    with pytest.raises(Mistake, match=r"cartpole.* sees no pictures but \[4\] numbers: name"):
         load(runs, "cartpole")
