@@ -231,14 +231,19 @@ def test_log_after_resume_has_every_step_once(experiment, tmp_path):
 
 def test_world_that_cannot_be_saved_starts_anew_and_the_memory_knows(experiment, tmp_path):
     settings = experiment(["--env.id=Wild-v0", "--checkpoint.every=100"])
-    victim = killed(settings, tmp_path, last=300)
-    again = resumed(victim)
-    assert [text for text in again.said if "start anew" in text]
-    assert not again.episodes.running.any()
-    newest = (again.agent.replay.num_added - 2) % again.agent.replay.capacity
-    assert again.agent.replay.over_here[newest : newest + 2].all()
+    was_over = []
+    for attempt in range(4):  # its chance has no seed: all episodes may just have ended
+        victim = killed(settings, tmp_path / str(attempt), last=300)
+        again = resumed(victim)
+        assert [text for text in again.said if "start anew" in text]
+        assert not again.episodes.running.any()
+        newest = (again.agent.replay.num_added - 2) % again.agent.replay.capacity
+        assert again.agent.replay.over_here[newest : newest + 2].all()
+        was_over.append(end(victim)["replay"]["over"][newest : newest + 2].all())
+        if not was_over[-1]:
+            break
     # Negative control: when it was saved, it was not over.
-    assert not end(victim)["replay"]["over"][newest : newest + 2].all()
+    assert not all(was_over)
     assert finished(again).steps == 800
 
 
