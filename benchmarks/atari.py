@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from envs import atari
-from rlplay import config, train
+from rlplay import config
 from rlplay.__main__ import quiet_threads
 from rlplay.core import Agent, Decision, Step
 from rlplay.play import collect, play
@@ -122,6 +122,8 @@ def env_rate(options: Options) -> dict:
 
 
 def rlplay_speed(options: Options) -> dict:
+    from rlplay import train
+
     training = train.Training(preset(options), print)
     agent: Any = training.agent
     watch = Stopwatch(options.seconds, env=(training.env, "step"), act=(agent, "act"),
@@ -132,6 +134,8 @@ def rlplay_speed(options: Options) -> dict:
 
 
 def rlplay_on_policy(options: Options) -> dict:
+    from rlplay import train
+
     training = train.Training(preset(options), print)
     agent: Any = training.agent
     watch = Stopwatch(options.seconds, env=(training.env, "step"), act=(agent, "act"),
@@ -261,6 +265,8 @@ def memory(arrays: Any) -> dict:
 def rlplay_score(options: Options) -> dict:
     experiment = preset(options)  # imports torch
     until = time.perf_counter() + options.seconds
+    from rlplay import train
+
     training = train.Training(experiment, print)
     steps = next(steps for steps in learning(training) if time.perf_counter() >= until)
     return scored(training.agent, options, steps, until)
@@ -293,6 +299,8 @@ class SB3Player(Agent):
 def scored(agent: Agent, options: Options, steps: int, until: float) -> dict:
     """Evaluate by the protocol of our preset: greedy, unclipped, full games."""
     seconds = options.seconds + time.perf_counter() - until
+    from rlplay import train
+
     result = train.score(preset(options), agent)
     return {**result.summary(), "steps": steps, "seconds": seconds, "scores": list(result.scores)}
 
