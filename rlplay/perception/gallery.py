@@ -48,9 +48,13 @@ def grid(
 
 def enlarged(picture: Array) -> Array:
     """Return a picture [C, H, W] as colours [k * H, k * W, 3], k the least that fills a cell."""
-    colours = picture if len(picture) == 3 else np.repeat(picture[-1:], 3, axis=0)
     factor = enlargement(picture)
-    return colours.transpose(1, 2, 0).repeat(factor, axis=0).repeat(factor, axis=1)
+    return coloured(picture).transpose(1, 2, 0).repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def coloured(picture: Array) -> Array:
+    """Return a picture [C, H, W] with three colours, [3, H, W]; of others than three, the last."""
+    return picture if len(picture) == 3 else np.repeat(picture[-1:], 3, axis=0)
 
 
 def enlargement(picture: Array) -> int:

@@ -220,7 +220,7 @@ def drawing(pictures: Array, truth: Array, said: Array, kinds: tuple[str, ...]) 
         missed = known & (true > 0) & (found == 0)
         invented = known & (true == 0) & (found > 0)
         mistaken = known & (true > 0) & (found > 0) & (true != found)
-        shown = picture if len(picture) == 3 else np.repeat(picture[-1:], 3, axis=0)
+        shown = gallery.coloured(picture)
         differs = (shown * 0.2).astype(np.uint8).transpose(1, 2, 0)  # [H, W, 3], dimmed
         for where, ink in ((missed, MISSED), (invented, INVENTED), (mistaken, MISTAKEN)):
             differs[where] = ink
